@@ -1,0 +1,48 @@
+# make env    set-up only: .venv with the locked packages, mmcv's ops compiled, this package editable
+# make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about ten minutes on two cores)
+# make test   the whole test suite
+# make lint   ruff
+# make bench  CPU benchmarks, written to benchmarks/results/
+
+PYTHON ?= python3.11
+VENV ?= .venv
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCK := requirements/build-cpu-py311.txt requirements/lock-cpu-py311.txt
+
+.PHONY: env demo test lint bench clean
+
+env: $(READY)
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo \
+	  'The locked set is for Python 3.11, and "$(PYTHON)" is not that. Install Python 3.11 or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11.' \
+	  'To use another Python, install into your own OpenMMLab environment: see "Into an existing project" in README.md.' >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo 'Compiling the ops of mmcv needs g++. Install it, e.g. apt-get install g++.' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -r requirements/build-cpu-py311.txt
+	@echo 'Installing the OpenMMLab packages; compiling the ops of mmcv takes about five minutes the first time.'
+	MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(BIN)/pip install -q --no-deps --no-build-isolation -r requirements/lock-cpu-py311.txt
+	# pip caches the compiled mmcv under its source, whatever torch it was compiled for: a misfit is compiled anew
+	$(BIN)/python -c 'import mmcv.ops' 2>/dev/null || MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(BIN)/pip install -q --no-deps \
+	  --no-build-isolation --no-cache-dir --force-reinstall $$(grep -i '^onedl-mmcv==' requirements/lock-cpu-py311.txt)
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python tools/check_env.py
+	@touch $@
+
+demo: env
+	$(BIN)/python tools/demo.py
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: env
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

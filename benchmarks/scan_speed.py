@@ -1,0 +1,99 @@
+"""The selective scan of a sequence: ours, the plain loop, and mambapy's parallel scan.
+
+All contenders do the same work in float32, with step sizes of full rank, softplus, bias and skip, each on inputs in the
+layout that it asks for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from mmmsvmamba.kernels import scan2d, selective_scan
+from registry import Contender, case
+from torch import Tensor
+
+BATCH, CHANNELS, D_STATE = 2, 192, 1
+#: Tokens of a sequence -> the map that it comes from.
+MAPS = {784: (28, 28), 3136: (56, 56), 16384: (128, 128), 64000: (200, 320)}
+
+#: A function, its inputs, and what brings its output into the layout (B, L, D).
+Setup = tuple[Callable[..., Tensor], list[Tensor], Callable[[Tensor], Tensor]]
+
+
+def selective_scan_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
+    u, delta, B, C = (x.mT.contiguous() for x in (u, delta, B, C))
+    return partial(selective_scan, delta_softplus=True), [u, delta, A, B, C, D, bias], lambda y: y.mT
+
+
+def scan2d_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
+    size = MAPS[u.shape[1]]
+    u, delta, B, C = (x.unflatten(1, size) for x in (u, delta, B, C))
+
+    def scan(u, dt, bias, B, C, A, D):
+        return scan2d(u, dt, None, bias, B, C, A, D, routes=[0], group_sizes=[1])
+
+    inputs = [u, delta.unsqueeze(3), bias[None], B.unsqueeze(3), C.unsqueeze(3), A[None], D[None]]
+    return scan, inputs, lambda y: y.squeeze(3).flatten(1, 2)
+
+
+def naive_setup(*inputs: Tensor) -> Setup:
+    def scan(u, delta, A, B, C, D, bias):
+        step = F.softplus(delta + bias)
+        h = u.new_zeros(u.shape[0], *A.shape)
+        ys = []
+        # unbound once: an index for every token would make the backward quadratic in L
+        for u_t, step_t, B_t, C_t in zip(*(x.unbind(1) for x in (u, step, B, C)), strict=True):
+            h = torch.exp(step_t.unsqueeze(-1) * A) * h + (step_t * u_t).unsqueeze(-1) * B_t.unsqueeze(1)
+            ys.append((h * C_t.unsqueeze(1)).sum(-1))
+        return torch.stack(ys, dim=1) + D * u
+
+    return scan, list(inputs), lambda y: y
+
+
+def mambapy_setup(*inputs: Tensor) -> Setup:
+    from mambapy.pscan import pscan
+
+    def scan(u, delta, A, B, C, D, bias):
+        step = F.softplus(delta + bias).unsqueeze(-1)
+        h = pscan(torch.exp(step * A), step * B.unsqueeze(2) * u.unsqueeze(-1))
+        return (h @ C.unsqueeze(-1)).squeeze(-1) + D * u
+
+    return scan, list(inputs), lambda y: y
+
+
+SETUPS = {'selective_scan': selective_scan_setup, 'scan2d': scan2d_setup, 'naive': naive_setup}
+if importlib.util.find_spec('mambapy') is not None:
+    SETUPS['mambapy'] = mambapy_setup
+
+
+def build(device: torch.device, length: int, backward: bool) -> list[Contender]:
+    torch.manual_seed(0)
+    u, B, C = (torch.randn(BATCH, length, size) for size in (CHANNELS, D_STATE, D_STATE))
+    delta, A = torch.randn(BATCH, length, CHANNELS) - 2, -0.1 - torch.rand(CHANNELS, D_STATE)
+    problem = [x.to(device) for x in (u, delta, A, B, C, torch.rand(CHANNELS), torch.rand(CHANNELS))]
+    expected, contenders = None, []
+    for name, setup in SETUPS.items():
+        function, inputs, to_tokens = setup(*problem)
+        y = function(*inputs)
+        expected = to_tokens(y) if expected is None else expected
+        torch.testing.assert_close(to_tokens(y), expected, rtol=1e-3, atol=1e-3)  # no race between wrong answers
+        inputs = [x.detach().requires_grad_(backward) for x in inputs]
+        run = partial(full, function, inputs, torch.ones_like(y)) if backward else partial(function, *inputs)
+        contenders.append(Contender(name, run, ours=name in ('selective_scan', 'scan2d')))
+    return contenders
+
+
+def full(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """Forward and backward."""
+    return torch.autograd.grad(function(*inputs), inputs, grad)
+
+
+for _length in MAPS:
+    for _mode in ('forward', 'full'):
+        case(f'scan/{_mode}/L{_length}', targets={'naive': 5.0, 'mambapy': 1.0})(
+            partial(build, length=_length, backward=_mode == 'full')
+        )

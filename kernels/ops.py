@@ -1,0 +1,441 @@
+"""The public scans as torch.library operators: shape and dtype checks, dispatch, fake (meta) kernels, autograd.
+
+Each scan is two operators, forward and backward, so that autograd, torch.compile(fullgraph=True), torch.export and meta
+tensors see them whole. torch.library.custom_op came with torch 2.4; below it the same functions become a
+torch.autograd.Function, which eager mode runs alike but torch.compile cannot trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from . import backend, reference, slab
+from .routes import decode_groups
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> Tensor:
+    """Selective scan (S6) of channel-first sequences, in the layout that mamba-ssm made standard.
+
+    h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,  y_t = Σ_n C_t h_t + D u_t,  h_0 = 0 (Gu & Dao, arXiv:2312.00752).
+    The state and all sums are float32, float64 for float64 inputs.
+
+    Args:
+        u: Inputs, (B, D, L).
+        delta: Step sizes Δ, (B, D, L).
+        A: Decay rates, (D, N).
+        B, C: Input and output projections, (B, N, L), or (B, G, N, L) where group g serves D/G neighbouring channels.
+        D: Skip weights, (D,).
+        delta_bias: Added to delta, (D,).
+        delta_softplus: Whether Δ = softplus(delta + delta_bias).
+
+    Returns:
+        (B, D, L) in the dtype of `u`.
+
+    Raises:
+        ValueError: A shape, dtype or device that does not fit.
+        RuntimeError: No implementation for the device (see `backend.choose`).
+    """
+    _check_dim('u', u, 3, '(B, D, L)')
+    _check_dim('A', A, 2, '(D, N)')
+    batch, channels, length = u.shape
+    d_state = A.shape[1]
+    _check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    _check_shape('delta', delta, (batch, channels, length))
+    _check_shape('A', A, (channels, d_state))
+    for name, x in (('B', B), ('C', C)):
+        if x.dim() == 3:
+            _check_shape(name, x, (batch, d_state, length))
+        else:
+            _check_dim(name, x, 4, '(B, N, L) or (B, G, N, L)')
+            _check_shape(name, x, (batch, x.shape[1], d_state, length))
+            if x.shape[1] == 0 or channels % x.shape[1]:
+                raise ValueError(f'{name} has {x.shape[1]} groups, which do not divide the {channels} channels of u')
+    if B.dim() != C.dim() or (B.dim() == 4 and B.shape[1] != C.shape[1]):
+        raise ValueError(f'B and C must have the same groups, got shapes {tuple(B.shape)} and {tuple(C.shape)}')
+    for name, x in (('D', D), ('delta_bias', delta_bias)):
+        if x is not None:
+            _check_shape(name, x, (channels,))
+    keep = _needs_grad(u, delta, A, B, C, D, delta_bias)
+    return _selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, keep)[0]
+
+
+def scan2d(
+    u: Tensor,
+    dt: Tensor,
+    dt_weight: Tensor | None,
+    dt_bias: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    routes: Sequence[int],
+    group_sizes: Sequence[int],
+    summed: bool = False,
+) -> Tensor:
+    """Selective scan of a channels-last map along routes; nothing is permuted, all inputs and outputs are in pixel
+    order.
+
+    A group is one or more routes joined end to end into one sequence with one set of S6 parameters: the state is
+        carried across the joins
+    and starts from zero in every group. Δ = softplus(dt · dt_weightᵀ + dt_bias). The state and all sums are float32,
+    float64 for float64 inputs.
+
+    Args:
+        u: The map, (B, H, W, D).
+        dt: Low-rank step sizes, (B, H, W, G, R); of full rank, (B, H, W, G, D), where `dt_weight` is None.
+        dt_weight: Projection of dt to channels, (G, D, R), or None.
+        dt_bias: (G, D).
+        B, C: Input and output projections, (B, H, W, G, N).
+        A: Decay rates, (G, D, N).
+        D: Skip weights, (G, D).
+        routes: Codes of the K routes, group after group (`Route`, `encode_groups`).
+        group_sizes: Number of routes of each of the G groups.
+        summed: Return the sum over routes instead of one map per route.
+
+    Returns:
+        (B, H, W, K, D), or (B, H, W, D) if `summed`, in the dtype of `u`.
+
+    Raises:
+        ValueError: A shape, dtype, device or route that does not fit.
+        RuntimeError: No implementation for the device (see `backend.choose`).
+    """
+    _check_dim('u', u, 4, '(B, H, W, D)')
+    _check_dim('A', A, 3, '(G, D, N)')
+    _check_dim('dt', dt, 5, '(B, H, W, G, R)')
+    batch, height, width, channels = u.shape
+    groups, d_state = len(group_sizes), A.shape[2]
+    decode_groups(routes, group_sizes)
+    _check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
+    rank = channels if dt_weight is None else dt.shape[4]
+    _check_shape('dt', dt, (batch, height, width, groups, rank))
+    if dt_weight is not None:
+        _check_shape('dt_weight', dt_weight, (groups, channels, rank))
+    _check_shape('dt_bias', dt_bias, (groups, channels))
+    _check_shape('B', B, (batch, height, width, groups, d_state))
+    _check_shape('C', C, (batch, height, width, groups, d_state))
+    _check_shape('A', A, (groups, channels, d_state))
+    _check_shape('D', D, (groups, channels))
+    keep = _needs_grad(u, dt, dt_weight, dt_bias, B, C, A, D)
+    return _scan2d(u, dt, dt_weight, dt_bias, B, C, A, D, list(routes), list(group_sizes), summed, keep)[0]
+
+
+def _check_dim(name: str, x: Tensor, dim: int, layout: str) -> None:
+    if x.dim() != dim:
+        raise ValueError(f'{name} must be {layout}, got shape {tuple(x.shape)}')
+
+
+def _check_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(x.shape) != shape:
+        raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(x.shape)}')
+
+
+def _check_dtypes(**tensors: Tensor | None) -> None:
+    u = tensors['u']
+    for name, x in tensors.items():
+        if x is None:
+            continue
+        if x.dtype not in _DTYPES:
+            known = ', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)
+            raise ValueError(f'{name} has dtype {x.dtype}; the scan takes {known}')
+        if x.device != u.device:
+            raise ValueError(f'{name} is on {x.device}, but u is on {u.device}; move all inputs to one device')
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _define(
+    name: str,
+    schema: str,
+    kernel: Callable,
+    fake: Callable,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+) -> Callable:
+    """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it."""
+    if hasattr(torch.library, 'custom_op'):
+        op = torch.library.custom_op(f'mmmsvmamba::{name}', kernel, mutates_args=(), schema=schema)
+        op.register_fake(fake)
+        if backward is not None:
+            op.register_autograd(backward, setup_context=setup_context)
+        return op
+
+    def run(*args):
+        return (fake if args[0].is_meta else kernel)(*args)
+
+    if backward is None:
+        return run
+    members = {'forward': run, 'setup_context': setup_context, 'backward': backward}
+    function = type(name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in members.items()})
+    return function.apply
+
+
+def _autograd_of_reference(function: Callable, inputs: Sequence[Tensor | None], grad: Tensor) -> list[Tensor]:
+    """Gradients of a plain-loop definition; an empty tensor stands for an input that is None."""
+    with torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
+        present = [x for x in leaves if x is not None]
+        found = iter(torch.autograd.grad(function(*leaves), present, grad))
+    return [grad.new_empty(0) if x is None else next(found).clone() for x in leaves]
+
+
+def _upcast(inputs: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
+    return [None if x is None else x.to(dtype) for x in inputs]
+
+
+def _like(grads: Sequence[Tensor | None], inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Casts gradients to their inputs' dtypes and shapes; an empty tensor stands for an input that is None."""
+    u = inputs[0]
+    return tuple(
+        u.new_empty(0) if x is None else g.to(x.dtype).reshape(x.shape).contiguous()
+        for g, x in zip(grads, inputs, strict=True)
+    )
+
+
+def _fake_grads(inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    u = inputs[0]
+    return tuple(u.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs)
+
+
+def _zeros(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if x is None else torch.zeros(x.shape, dtype=dtype, device=x.device)
+
+
+# ---- scan2d ----
+# ----------------------------------------------------------------------------------------------------------------------------------
+
+_SCAN2D_INPUTS = 'Tensor u, Tensor dt, Tensor? dt_weight, Tensor dt_bias, Tensor B, Tensor C, Tensor A, Tensor D'
+
+
+def _scan2d_part(tensors, group: int) -> slab.Inputs:
+    """Inputs (or gradients) of one group over flattened maps; views, if the maps are contiguous."""
+    u, dt, dt_weight, dt_bias, B, C, A, D = tensors
+    dt, B, C = (x[..., group, :].flatten(1, 2) for x in (dt, B, C))
+    weight = None if dt_weight is None else dt_weight[group]
+    return slab.Inputs(u.flatten(1, 2), dt, weight, dt_bias[group], A[group], B, C, D[group])
+
+
+def _scan2d_walks(u: Tensor, routes, group_sizes, summed: bool):
+    """For each group: its walk over the pixels, its walk over the rows of the output, its slice of the kept states."""
+    height, width = u.shape[1:3]
+    pixels, maps = height * width, len(routes)
+    first, kept = 0, 0
+    for group in decode_groups(routes, group_sizes):
+        walk = slab.Walk.along(group, height, width, u.device)
+        rows = walk
+        if not summed and maps > 1:
+            # row of the output (batch, P · K, D): pixel · K + route
+            order = torch.arange(pixels, device=u.device) if walk.order is None else walk.order
+            number = torch.arange(first, first + len(group), device=u.device).repeat_interleave(pixels)
+            rows = slab.Walk(order * maps + number, pixels * maps)
+        count = slab.checkpoints(walk.tokens)
+        yield walk, rows, slice(kept, kept + count)
+        first, kept = first + len(group), kept + count
+
+
+def _scan2d_kernel(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, summed, keep_states):
+    inputs = (u, dt, dt_weight, dt_bias, B, C, A, D)
+    y, states = _scan2d_fake(*inputs, routes, group_sizes, summed, keep_states)
+    if y.numel() == 0:
+        return y, states
+    if backend.choose(u.device) == 'reference':
+        upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
+        return reference.scan2d(*upcast, routes, group_sizes, summed).to(u.dtype), states
+    # a sum over routes is kept in the accumulation dtype until it is complete
+    add = summed and len(routes) > 1
+    maps = y.new_zeros(y.shape, dtype=slab.accumulation_dtype(u.dtype)) if add else y
+    rows = maps.view(u.shape[0], -1, u.shape[3])
+    for g, (walk, target, kept) in enumerate(_scan2d_walks(u, routes, group_sizes, summed)):
+        seq = slab.Sequence(_scan2d_part(inputs, g), walk, softplus=True)
+        slab.forward(seq, rows, target, states[kept] if keep_states else None, accumulate=add)
+    return maps.to(u.dtype), states
+
+
+def _scan2d_fake(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, summed, keep_states):
+    batch, height, width, channels = u.shape
+    shape = (batch, height, width, channels) if summed else (batch, height, width, len(routes), channels)
+    dtype = slab.accumulation_dtype(u.dtype)
+    count = sum(slab.checkpoints(size * height * width) for size in group_sizes) if keep_states else 0
+    kept = (count, batch, channels * A.shape[2])
+    return u.new_empty(shape), u.new_empty(kept, dtype=dtype)
+
+
+def _scan2d_backward_kernel(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states, routes, group_sizes, summed):
+    inputs = (u, dt, dt_weight, dt_bias, B, C, A, D)
+    dtype = slab.accumulation_dtype(u.dtype)
+    if backend.choose(u.device) == 'reference':
+        grads = _autograd_of_reference(
+            lambda *leaves: reference.scan2d(*leaves, routes, group_sizes, summed),
+            _upcast(inputs, dtype),
+            grad.to(dtype),
+        )
+        return _like(grads, inputs)
+    grads = [_zeros(x, dtype) for x in inputs]
+    if u.numel():
+        rows = grad.reshape(u.shape[0], -1, u.shape[3])
+        for g, (walk, source, kept) in enumerate(_scan2d_walks(u, routes, group_sizes, summed)):
+            seq = slab.Sequence(_scan2d_part(inputs, g), walk, softplus=True)
+            slab.backward(seq, rows, source, states[kept], _scan2d_part(grads, g))
+    return _like(grads, inputs)
+
+
+def _scan2d_backward_fake(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states, routes, group_sizes, summed):
+    return _fake_grads((u, dt, dt_weight, dt_bias, B, C, A, D))
+
+
+_scan2d_backward = _define(
+    'scan2d_backward',
+    f'(Tensor grad, {_SCAN2D_INPUTS}, Tensor states, int[] routes, int[] group_sizes, bool summed)'
+    ' -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _scan2d_backward_kernel,
+    _scan2d_backward_fake,
+)
+
+
+def _scan2d_setup(ctx, inputs, output):
+    *tensors, routes, group_sizes, summed, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.static = (list(routes), list(group_sizes), summed)
+    ctx.has_dt_weight = tensors[2] is not None
+
+
+def _scan2d_autograd(ctx, grad, _):
+    if grad is None:
+        return (None,) * 12
+    grads = list(_scan2d_backward(grad, *ctx.saved_tensors, *ctx.static))
+    if not ctx.has_dt_weight:
+        grads[2] = None
+    return (*grads, None, None, None, None)
+
+
+_scan2d = _define(
+    'scan2d',
+    f'({_SCAN2D_INPUTS}, int[] routes, int[] group_sizes, bool summed, bool keep_states) -> (Tensor, Tensor)',
+    _scan2d_kernel,
+    _scan2d_fake,
+    _scan2d_setup,
+    _scan2d_autograd,
+)
+
+
+# ---- selective_scan ----
+# --------------------------------------------------------------------------------------------------------------------------
+
+_SELECTIVE_INPUTS = 'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias'
+
+
+def _selective_parts(tensors, groups: int):
+    """Inputs (or gradients) of each channel group as views (batch, L, channels), with the slice of its channels."""
+    u, delta, A, B, C, D, bias = tensors
+    if B.dim() == 3:
+        B, C = B.unsqueeze(1), C.unsqueeze(1)
+    size = u.shape[1] // groups
+    for g in range(groups):
+        part = slice(g * size, (g + 1) * size)
+        u_g, delta_g, B_g, C_g = (x.transpose(1, 2) for x in (u[:, part], delta[:, part], B[:, g], C[:, g]))
+        D_g, bias_g = (None if x is None else x[part] for x in (D, bias))
+        yield part, slab.Inputs(u_g, delta_g, None, bias_g, A[part], B_g, C_g, D_g)
+
+
+def _selective_groups(B: Tensor) -> int:
+    return B.shape[1] if B.dim() == 4 else 1
+
+
+def _selective_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_states):
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    y, states = _selective_fake(*inputs, delta_softplus, keep_states)
+    if y.numel() == 0:
+        return y, states
+    if backend.choose(u.device) == 'reference':
+        upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
+        return reference.selective_scan(*upcast, delta_softplus).to(u.dtype), states
+    d_state = A.shape[1]
+    walk = slab.Walk(None, u.shape[2])
+    for part, tensors in _selective_parts(inputs, _selective_groups(B)):
+        kept = states[..., part.start * d_state : part.stop * d_state] if keep_states else None
+        seq = slab.Sequence(tensors, walk, delta_softplus)
+        slab.forward(seq, y[:, part].transpose(1, 2), walk, kept, accumulate=False)
+    return y, states
+
+
+def _selective_fake(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_states):
+    batch, channels, length = u.shape
+    kept = (slab.checkpoints(length) if keep_states else 0, batch, channels * A.shape[1])
+    return u.new_empty(u.shape), u.new_empty(kept, dtype=slab.accumulation_dtype(u.dtype))
+
+
+def _selective_backward_kernel(grad, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    dtype = slab.accumulation_dtype(u.dtype)
+    if backend.choose(u.device) == 'reference':
+        grads = _autograd_of_reference(
+            lambda *leaves: reference.selective_scan(*leaves, delta_softplus), _upcast(inputs, dtype), grad.to(dtype)
+        )
+        return _like(grads, inputs)
+    grads = [_zeros(x, dtype) for x in inputs]
+    if u.numel():
+        d_state, groups = A.shape[1], _selective_groups(B)
+        walk = slab.Walk(None, u.shape[2])
+        for (part, tensors), (_, targets) in zip(
+            _selective_parts(inputs, groups), _selective_parts(grads, groups), strict=True
+        ):
+            kept = states[..., part.start * d_state : part.stop * d_state]
+            seq = slab.Sequence(tensors, walk, delta_softplus)
+            slab.backward(seq, grad[:, part].transpose(1, 2), walk, kept, targets)
+    return _like(grads, inputs)
+
+
+def _selective_backward_fake(grad, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
+    return _fake_grads((u, delta, A, B, C, D, delta_bias))
+
+
+_selective_scan_backward = _define(
+    'selective_scan_backward',
+    f'(Tensor grad, {_SELECTIVE_INPUTS}, Tensor states, bool delta_softplus)'
+    ' -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _selective_backward_kernel,
+    _selective_backward_fake,
+)
+
+
+def _selective_setup(ctx, inputs, output):
+    *tensors, softplus, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.softplus = softplus
+    ctx.missing = [i for i, x in enumerate(tensors) if x is None]
+
+
+def _selective_autograd(ctx, grad, _):
+    if grad is None:
+        return (None,) * 9
+    grads = list(_selective_scan_backward(grad, *ctx.saved_tensors, ctx.softplus))
+    for i in ctx.missing:
+        grads[i] = None
+    return (*grads, None, None)
+
+
+_selective_scan = _define(
+    'selective_scan',
+    f'({_SELECTIVE_INPUTS}, bool delta_softplus, bool keep_states) -> (Tensor, Tensor)',
+    _selective_kernel,
+    _selective_fake,
+    _selective_setup,
+    _selective_autograd,
+)

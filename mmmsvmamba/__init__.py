@@ -1,0 +1,22 @@
+"""MSVMamba for OpenMMLab. Importing this package registers everything it brings.
+
+Where mmengine is not installed only `mmmsvmamba.kernels` is of use, and nothing is registered.
+"""
+
+import importlib.util
+
+from . import environment
+from .version import __version__
+
+__all__ = ['__version__']
+
+environment.check_versions()
+
+if importlib.util.find_spec('mmengine') is not None:
+    environment.prepare()
+
+    from .backbones import MSVMamba
+    from .engine.checkpoint_loader import install_safe_loader
+
+    install_safe_loader()
+    __all__ += ['MSVMamba']

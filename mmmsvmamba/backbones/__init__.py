@@ -1,0 +1,5 @@
+"""Backbones, registered in mmengine's root registry."""
+
+from .msvmamba import MSVMamba
+
+__all__ = ['MSVMamba']

@@ -1,0 +1,225 @@
+"""The trunk of the hierarchical scan backbones: stem, four stages, outputs, freezing, activation checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmmsvmamba.checkpoints import fit_backbone_weights
+from mmmsvmamba.layers import DOWNSAMPLES, STEMS, ConvFFN, ScanBlock, ScanMixer
+
+from .arch import Arch, resolve_arch
+
+#: Below this side the stem has no patch to look at; smaller inputs are zero-padded.
+MIN_SIDE = 4
+NUM_STAGES = 4
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution and the step to the next."""
+
+    def __init__(self, blocks: Sequence[ScanBlock], downsample: nn.Module | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+
+class HierarchicalBackbone(BaseModule):
+    """Four stages at strides 4, 8, 16 and 32.
+
+    Args:
+        arch: A name in `arch_settings`, or a dict of `Arch` fields (see there); `dict(base='tiny', depths=[2, 2, 9,
+            2])` changes a named one.
+        out_indices: Stages whose maps are returned, in any order, negatives count from the end; the output is
+            ascending.
+        drop_path_rate: Stochastic depth of the last block; rises linearly from 0 over the blocks.
+        frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages with their output norms.
+        with_cp: Recompute blocks in the backward pass instead of keeping their activations.
+        in_channels: Channels of the input.
+        init_cfg: mmengine initialisation, such as dict(type='Pretrained', checkpoint=…). Published files are converted
+            when they are loaded, and a file that does not fit stops the run.
+
+    Raises:
+        ValueError: An unknown arch, field or stage, or a number out of range.
+    """
+
+    #: Named architectures: name -> fields of `Arch`.
+    arch_settings: dict[str, dict] = {}
+
+    def __init__(
+        self,
+        arch: str | Mapping,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        in_channels: int = 3,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        self.arch = resolve_arch(arch, self.arch_settings)
+        self.out_indices = _ascending_stages(out_indices)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        if frozen_stages not in range(-1, NUM_STAGES + 1):
+            raise ValueError(f'frozen_stages must lie between -1 and {NUM_STAGES}, got {frozen_stages}')
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        self.in_channels = in_channels
+        self.norm_eps = 1e-5
+
+        spec = self.arch
+        self.stem = STEMS[spec.stem](in_channels, spec.dims[0], self.norm_eps)
+        steps = max(1, sum(spec.depths) - 1)
+        rates = [drop_path_rate * i / steps for i in range(sum(spec.depths))]
+        self.stages = nn.ModuleList()
+        # stages that no output needs are not built: their parameters would never receive a gradient
+        last = self.out_indices[-1]
+        for i, (depth, dim) in enumerate(zip(spec.depths[: last + 1], spec.dims[: last + 1], strict=True)):
+            blocks = [_block(spec, dim, rates.pop(0), self.norm_eps) for _ in range(depth)]
+            downsample = None
+            if i < last:
+                downsample = DOWNSAMPLES[spec.downsample](dim, spec.dims[i + 1], self.norm_eps)
+            self.stages.append(Stage(blocks, downsample))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(spec.dims[i], eps=self.norm_eps))
+        self.apply(_init_linear)
+        self._register_load_state_dict_pre_hook(fit_backbone_weights, with_module=True)
+        self._freeze_stages()
+
+    @property
+    def feature_info(self) -> list[dict[str, int]]:
+        """Channels and stride of each returned map."""
+        return [dict(num_chs=self.arch.dims[i], reduction=4 * 2**i) for i in self.out_indices]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extracts features.
+
+        Args:
+            x: Images, (B, in_channels, H, W), any H and W; a side below 4 pixels is zero-padded to 4.
+
+        Returns:
+            One contiguous (B, C, h, w) map per stage in `out_indices`, each behind a LayerNorm of its own.
+
+        Raises:
+            ValueError: An input that is no batch of images with the right channels.
+        """
+        self._check_input(x)
+        height, width = x.shape[2:]
+        if height < MIN_SIDE or width < MIN_SIDE:
+            x = F.pad(x, (0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)))
+        x = self.stem(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
+        outs = []
+        for i, stage in enumerate(self.stages):
+            for block in stage.blocks:
+                x = self._run(block, x)
+            if i in self.out_indices:
+                # RoIAlign and other compiled ops read the raw memory as NCHW
+                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(outs)
+
+    def _run(self, block: ScanBlock, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'the input must be (B, {self.in_channels}, H, W), got shape {tuple(x.shape)}')
+        if not x.is_floating_point():
+            raise ValueError(
+                f'the input must be a floating-point image batch, got {x.dtype}; normalise and convert it first'
+            )
+        if 0 in x.shape[2:]:
+            raise ValueError(f'the input has no pixels: shape {tuple(x.shape)}')
+
+    def train(self, mode: bool = True) -> HierarchicalBackbone:
+        super().train(mode)
+        if mode:
+            self._freeze_stages()
+            for module in self.modules():
+                if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem, *self.stages[: self.frozen_stages]]
+        frozen += [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's
+        LearningRateDecayOptimWrapperConstructor asks for it.
+
+        Args:
+            param_name: Full name of the parameter.
+            prefix: Name of this backbone in the model.
+
+        Returns:
+            Layer of the parameter (0: stem, k: k-th block of all stages; a downsampling layer belongs to the block
+            before it; norms of the
+            outputs and everything outside: last) and the number of layers.
+        """
+        num_layers = sum(self.arch.depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        parts = param_name[len(prefix) :].split('.')
+        if parts[0] == 'stem':
+            return 0, num_layers
+        if parts[0] != 'stages':
+            return num_layers - 1, num_layers
+        stage = int(parts[1])
+        block = int(parts[3]) if parts[2] == 'blocks' else self.arch.depths[stage] - 1
+        return sum(self.arch.depths[:stage]) + block + 1, num_layers
+
+
+def _block(spec: Arch, dim: int, drop_path_rate: float, eps: float) -> ScanBlock:
+    mixer = ScanMixer(
+        dim=dim,
+        inner_dim=int(spec.ssm_ratio * dim),
+        full_routes=spec.full_routes,
+        half_routes=spec.half_routes,
+        full_kernel=spec.full_kernel,
+        half_kernel=spec.half_kernel,
+        conv_bias=spec.conv_bias,
+        d_state=spec.d_state,
+        dt_rank=spec.rank(dim),
+        merge=spec.merge,
+        gate=spec.gate,
+        se_reduction=spec.se_reduction,
+        eps=eps,
+    )
+    ffn = ConvFFN(dim, int(spec.ffn_ratio * dim)) if spec.ffn_ratio else None
+    return ScanBlock(dim, mixer, ffn, spec.ffn_norm, drop_path_rate, eps)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _ascending_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
+    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    for i in indices:
+        if not isinstance(i, int) or i not in range(-NUM_STAGES, NUM_STAGES):
+            raise ValueError(
+                f'out_indices must lie between {-NUM_STAGES} and {NUM_STAGES - 1}, got {i!r} in {out_indices!r}'
+            )
+    stages = sorted({i % NUM_STAGES for i in indices})
+    if not stages:
+        raise ValueError('out_indices is empty; name at least one stage, such as (3,) for a classifier')
+    return tuple(stages)

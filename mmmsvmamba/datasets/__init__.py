@@ -1,0 +1,1 @@
+"""The embedded data set: textured shapes, drawn rather than downloaded."""

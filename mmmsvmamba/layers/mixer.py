@@ -1,0 +1,98 @@
+"""The token mixer of a block: a scan along routes over one or two resolutions."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmsvmamba.kernels import RouteGroup, merge_nearest_norm, merge_norm_bilinear
+
+from .conv import depthwise
+from .squeeze_excite import SqueezeExcite
+from .ssm import RouteScan
+
+#: Name of a merge rule -> (function, whether it takes the sum over routes).
+MERGES = {
+    'norm-each+bilinear': (merge_norm_bilinear, False),
+    'nearest+norm': (merge_nearest_norm, True),
+}
+
+
+class ScanBranch(nn.Module):
+    """Depthwise convolution, SiLU and scan at one resolution."""
+
+    def __init__(self, dim: int, kernel_size: int, stride: int, conv_bias: bool, scan: RouteScan):
+        super().__init__()
+        self.conv = depthwise(dim, kernel_size, stride, conv_bias)
+        self.scan = scan
+
+    def forward(self, x: Tensor, summed: bool) -> Tensor:
+        return self.scan(F.silu(self.conv(x), inplace=True), summed)
+
+
+class ScanMixer(nn.Module):
+    """Scans a map at full and at half resolution and merges the two: MS2D of MSVMamba (arXiv:2405.14174, eq. 7–11).
+
+    Both branches start from the projected input; the half-resolution map is a strided convolution of it, of size ⌈H/2⌉
+    × ⌈W/2⌉.
+
+    Args:
+        dim: Channels C of the block.
+        inner_dim: Channels D of the scan.
+        full_routes, half_routes: Route groups at each resolution; an empty list leaves the resolution out.
+        full_kernel, half_kernel: Sizes of the depthwise convolutions.
+        conv_bias: Whether they have a bias.
+        d_state: States N per channel.
+        dt_rank: Rank of the step-size projection.
+        merge: A key of `MERGES`.
+        gate: Whether a second projection of the input, after SiLU, multiplies the output.
+        se_reduction: Reduction of the channel attention on the merged map; None for none.
+        eps: Of the norm.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        inner_dim: int,
+        full_routes: Sequence[RouteGroup],
+        half_routes: Sequence[RouteGroup],
+        full_kernel: int,
+        half_kernel: int,
+        conv_bias: bool,
+        d_state: int,
+        dt_rank: int,
+        merge: str,
+        gate: bool,
+        se_reduction: int | None,
+        eps: float,
+    ):
+        super().__init__()
+        self.merge, self.summed = MERGES[merge]
+        self.in_proj = nn.Linear(dim, inner_dim, bias=False)
+        self.gate_proj = nn.Linear(dim, inner_dim, bias=False) if gate else None
+
+        def branch(groups: Sequence[RouteGroup], kernel_size: int, stride: int) -> ScanBranch | None:
+            if not groups:
+                return None
+            return ScanBranch(inner_dim, kernel_size, stride, conv_bias, RouteScan(inner_dim, groups, d_state, dt_rank))
+
+        self.full_res = branch(full_routes, full_kernel, stride=1)
+        self.half_res = branch(half_routes, half_kernel, stride=2)
+        self.norm = nn.LayerNorm(inner_dim, eps=eps)
+        self.se = SqueezeExcite(inner_dim, se_reduction) if se_reduction else None
+        self.out_proj = nn.Linear(inner_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, H, W, C) to (B, H, W, C)."""
+        inner = self.in_proj(x)
+        half = None if self.half_res is None else self.half_res(inner, self.summed)
+        if self.full_res is not None:
+            full = self.full_res(inner, self.summed)
+        else:
+            full = inner.new_zeros(inner.shape if self.summed else (*inner.shape[:3], 0, inner.shape[3]))
+        y = self.merge(full, half, self.norm.weight, self.norm.bias, self.norm.eps)
+        if self.se is not None:
+            y = self.se(y)
+        if self.gate_proj is not None:
+            y = y * F.silu(self.gate_proj(x), inplace=True)
+        return self.out_proj(y)

@@ -1,0 +1,123 @@
+"""Parameter counts of every published and ablated model, and key sets of the published files."""
+
+import json
+
+import published
+import pytest
+import torch
+from mmpretrain.registry import MODELS as PRETRAIN_MODELS
+
+from mmmsvmamba import MSVMamba
+from mmmsvmamba.checkpoints import convert_official
+
+FOUR_ROUTES = [['row'], ['column'], ['row_reversed'], ['column_reversed']]
+#: MS2D alone, as the ablations have it: neither channel attention nor FFN.
+MS2D = dict(base='nano', depths=[2, 2, 6, 2], d_state=8, se_reduction=None, ffn_ratio=0)
+
+
+def count(arch, **kwargs) -> int:
+    with torch.device('meta'):
+        return sum(p.numel() for p in MSVMamba(arch, **kwargs).parameters())
+
+
+def count_classifier(arch) -> int:
+    """With a norm behind the last stage and a linear layer to 1000 classes."""
+    with torch.device('meta'):
+        model = MSVMamba(arch, out_indices=(3,))
+    return sum(p.numel() for p in model.parameters()) + 1000 * (model.arch.dims[3] + 1)
+
+
+@published.needs_reference
+@pytest.mark.parametrize('arch, name', published.MODELS.items())
+def test_counts_equal_the_record(arch, name):
+    recorded = json.loads((published.REFERENCE / 'manifests' / 'counts.json').read_text())[name]
+    assert count(arch) == recorded['params_backbone']
+    assert count_classifier(arch) == recorded['params_cls']
+
+
+@pytest.mark.parametrize(
+    'arch, classifier, backbone',
+    [
+        ('nano', 6_864_136, 6_479_808),
+        ('micro', 11_879_272, 11_367_168),
+        ('tiny', 33_046_312, 32_278_656),
+        ('tiny-v3', 32_263_720, 31_496_064),
+        ('small-v3', 50_216_296, 49_448_640),
+        ('base-v3', 90_591_976, 89_568_768),
+    ],
+)
+def test_counts_of_the_released_models(arch, classifier, backbone):
+    assert count_classifier(arch) == classifier
+    assert count(arch) == backbone
+
+
+@pytest.mark.parametrize(
+    'arch, expected',
+    [
+        pytest.param(dict(base='base-v3', depths=[2, 3, 20, 2], gate=False), 88_391_144, id='base of the slides'),
+        pytest.param(dict(base='base-v3', depths=[2, 3, 20, 2]), 95_960_552, id='base of the slides, gated'),
+        pytest.param(dict(base='base-v3', gate=False), 83_481_320, id='base without gate'),
+        pytest.param(dict(base='tiny-v3', gate=True), 34_862_632, id='tiny-v3 with gate'),
+        pytest.param(dict(base='tiny', depths=[2, 2, 9, 2]), 33_168_712, id='tiny [2,2,9,2]'),
+    ],
+)
+def test_counts_of_unreleased_models(arch, expected):
+    assert count_classifier(arch) == expected
+
+
+@pytest.mark.parametrize(
+    'arch, millions',
+    [
+        pytest.param(dict(MS2D, depths=[1, 2, 4, 2], full_routes=FOUR_ROUTES, half_routes=[]), 4.435, id='VMamba-Nano'),
+        pytest.param(MS2D, 4.790, id='+ MS2D'),
+        pytest.param(dict(MS2D, se_reduction=8), 5.329, id='+ SE'),
+        pytest.param(dict(base='nano', depths=[1, 2, 4, 2], d_state=8), 6.557, id='+ ConvFFN'),
+        pytest.param('nano', 6.864, id='N = 1'),
+        pytest.param(
+            dict(MS2D, full_routes=FOUR_ROUTES[:2], half_routes=[['row_reversed', 'column_reversed']]), 5.040, id='2-2'
+        ),
+        pytest.param(dict(MS2D, full_routes=FOUR_ROUTES[:3], half_routes=FOUR_ROUTES[3:]), 5.289, id='3-1'),
+        pytest.param(dict(MS2D, full_routes=FOUR_ROUTES, half_routes=[]), 5.069, id='4-0'),
+        pytest.param(dict(MS2D, full_routes=[], half_routes=FOUR_ROUTES, half_kernel=3), 5.069, id='0-4'),
+        pytest.param(dict(MS2D, depths=[2, 2, 12, 2], dims=96, d_state=16), 24.29, id='Tiny, MS2D alone'),
+    ],
+)
+def test_counts_of_the_ablations(arch, millions):
+    """Tables 4 and 5 of the paper and the ladder of the slides, as printed: the last digit rounded."""
+    assert count_classifier(arch) / 1e6 == pytest.approx(millions, abs=0.005 if millions == 24.29 else 0.0005)
+
+
+@published.needs_reference
+@pytest.mark.parametrize('kind', ['backbone', 'cls'])
+@pytest.mark.parametrize('arch', published.MODELS)
+def test_published_backbone_keys_become_ours(arch, kind):
+    """Exactly our keys and shapes; a classifier's file lacks the output norms."""
+    with torch.device('meta'):
+        own = MSVMamba(arch).state_dict()
+        given = {key: torch.empty(shape) for key, shape in published.shapes(arch, kind).items()}
+    if kind == 'cls':
+        own = {key: value for key, value in own.items() if not key.startswith('norm')}
+    converted = convert_official(given, target='backbone')
+    assert {key: tuple(value.shape) for key, value in converted.items()} == {
+        key: tuple(value.shape) for key, value in own.items()
+    }
+
+
+@published.needs_reference
+@pytest.mark.parametrize('arch', published.MODELS)
+def test_published_classifier_keys_become_those_of_mmpretrain(arch):
+    with torch.device('meta'):
+        dim = MSVMamba(arch, out_indices=(3,)).arch.dims[3]
+        classifier = PRETRAIN_MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(type='MSVMamba', arch=arch, out_indices=(3,)),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=1000, in_channels=dim),
+            )
+        )
+        given = {key: torch.empty(shape) for key, shape in published.shapes(arch, 'cls').items()}
+    converted = convert_official(given, target='classifier')
+    assert {key: tuple(value.shape) for key, value in converted.items()} == {
+        key: tuple(value.shape) for key, value in classifier.state_dict().items()
+    }

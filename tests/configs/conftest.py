@@ -1,0 +1,1 @@
+from tiny_data import shapes  # noqa: F401  a fixture
