@@ -1,8 +1,7 @@
 """The public scans as torch.library operators: shape and dtype checks, dispatch, fake (meta) kernels, autograd.
 
 Each scan is two operators, forward and backward, so that autograd, torch.compile(fullgraph=True), torch.export and meta
-tensors see them whole. torch.library.custom_op came with torch 2.4; below it the same functions become a
-torch.autograd.Function, which eager mode runs alike but torch.compile cannot trace.
+tensors see them whole.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import backend, reference, slab
+from .library import define
 from .routes import decode_groups
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -159,32 +159,6 @@ def _needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
-def _define(
-    name: str,
-    schema: str,
-    kernel: Callable,
-    fake: Callable,
-    setup_context: Callable | None = None,
-    backward: Callable | None = None,
-) -> Callable:
-    """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it."""
-    if hasattr(torch.library, 'custom_op'):
-        op = torch.library.custom_op(f'mmmsvmamba::{name}', kernel, mutates_args=(), schema=schema)
-        op.register_fake(fake)
-        if backward is not None:
-            op.register_autograd(backward, setup_context=setup_context)
-        return op
-
-    def run(*args):
-        return (fake if args[0].is_meta else kernel)(*args)
-
-    if backward is None:
-        return run
-    members = {'forward': run, 'setup_context': setup_context, 'backward': backward}
-    function = type(name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in members.items()})
-    return function.apply
-
-
 def _autograd_of_reference(function: Callable, inputs: Sequence[Tensor | None], grad: Tensor) -> list[Tensor]:
     """Gradients of a plain-loop definition; an empty tensor stands for an input that is None."""
     with torch.enable_grad():
@@ -217,7 +191,6 @@ def _zeros(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 # ---- scan2d ----
-# ----------------------------------------------------------------------------------------------------------------------------------
 
 _SCAN2D_INPUTS = 'Tensor u, Tensor dt, Tensor? dt_weight, Tensor dt_bias, Tensor B, Tensor C, Tensor A, Tensor D'
 
@@ -298,7 +271,7 @@ def _scan2d_backward_fake(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states, r
     return _fake_grads((u, dt, dt_weight, dt_bias, B, C, A, D))
 
 
-_scan2d_backward = _define(
+_scan2d_backward = define(
     'scan2d_backward',
     f'(Tensor grad, {_SCAN2D_INPUTS}, Tensor states, int[] routes, int[] group_sizes, bool summed)'
     ' -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
@@ -324,7 +297,7 @@ def _scan2d_autograd(ctx, grad, _):
     return (*grads, None, None, None, None)
 
 
-_scan2d = _define(
+_scan2d = define(
     'scan2d',
     f'({_SCAN2D_INPUTS}, int[] routes, int[] group_sizes, bool summed, bool keep_states) -> (Tensor, Tensor)',
     _scan2d_kernel,
@@ -335,7 +308,6 @@ _scan2d = _define(
 
 
 # ---- selective_scan ----
-# --------------------------------------------------------------------------------------------------------------------------
 
 _SELECTIVE_INPUTS = 'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? delta_bias'
 
@@ -405,7 +377,7 @@ def _selective_backward_fake(grad, u, delta, A, B, C, D, delta_bias, states, del
     return _fake_grads((u, delta, A, B, C, D, delta_bias))
 
 
-_selective_scan_backward = _define(
+_selective_scan_backward = define(
     'selective_scan_backward',
     f'(Tensor grad, {_SELECTIVE_INPUTS}, Tensor states, bool delta_softplus)'
     ' -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
@@ -431,7 +403,7 @@ def _selective_autograd(ctx, grad, _):
     return (*grads, None, None)
 
 
-_selective_scan = _define(
+_selective_scan = define(
     'selective_scan',
     f'({_SELECTIVE_INPUTS}, bool delta_softplus, bool keep_states) -> (Tensor, Tensor)',
     _selective_kernel,

@@ -104,6 +104,8 @@ def convert_official(state_dict: Mapping, target: str = 'backbone', wrapper: str
             converted.update(_convert_entry(key, value, weights, family))
     if target == 'backbone':
         return converted
+    if target == 'classifier' and not head:
+        raise CheckpointError('the file has no classifier (classifier.head.*); convert it with target="backbone"')
     extra = head if target == 'classifier' else rest
     return {**{f'backbone.{key}': value for key, value in converted.items()}, **extra}
 
@@ -167,6 +169,8 @@ def fit_backbone_weights(
         published = _rename_old(given)
         given = convert_official(published)
         _log(f'converted published {recognise_family(published)} weights for {type(module).__name__}')
+        if any(key.startswith('classifier.') for key in published):
+            _log('dropped the classifier')
         if module.out_indices == (3,):  # a classifier's backbone: its only output norm is the published classifier's
             norm = {key: value for key, value in published.items() if key.startswith('classifier.norm.')}
             given = {**{key.replace('classifier.norm.', 'norm3.'): value for key, value in norm.items()}, **given}
@@ -216,14 +220,24 @@ def _convert_entry(key: str, value: Tensor, weights: Mapping, family: str) -> di
     if match := re.fullmatch(r'layers\.(\d)\.blocks\.(\d+)\.(.+)', key):
         block, name = f'stages.{match[1]}.blocks.{match[2]}', match[3]
         if name in _STACKED:
-            pair = value.unflatten(0, (2, -1)) if name in ('op.A_logs', 'op.Ds') else value
+            flat = name in ('op.A_logs', 'op.Ds')
+            if value.shape[0] % 2 if flat else value.shape[0] != 2:
+                raise CheckpointError(
+                    f'{key} has shape {tuple(value.shape)}; two sets of parameters are expected in it'
+                )
+            pair = value.unflatten(0, (2, -1)) if flat else value
             ours = _STACKED[name]
             return {
                 f'{block}.mixer.full_res.scan.{ours}': pair[full_index : full_index + 1],
                 f'{block}.mixer.half_res.scan.{ours}': pair[1 - full_index : 2 - full_index],
             }
         if name == 'op.in_proj.weight':
-            inner = weights[key.replace('in_proj.weight', 'Ds')].numel() // 2
+            skip = weights.get(key.replace('in_proj.weight', 'Ds'))
+            inner = len(value) if skip is None else max(1, skip.numel() // 2)
+            if len(value) not in (inner, 2 * inner):
+                raise CheckpointError(
+                    f'{key} has shape {tuple(value.shape)}; {inner} rows are expected, or twice as many with a gate'
+                )
             names = ('in_proj', 'gate_proj')[: len(value) // inner]
             return {f'{block}.mixer.{name}.weight': part for name, part in zip(names, value.split(inner), strict=True)}
         owner, _, leaf = name.rpartition('.')
@@ -242,7 +256,7 @@ def _unwrap(state_dict: Mapping, wrapper: str | None = None) -> Mapping:
         return state_dict
     name = held[0]
     if 'model_ema' in held and 'model' in held:
-        name = FAMILIES[recognise_family(_rename_old(_strip(state_dict['model'], 'module.')))][1]
+        name = FAMILIES[recognise_family(_rename_old(_strip(_strip(state_dict['model'], 'module.'), 'backbone.')))][1]
         _log(f'the file holds {" and ".join(held)}: took {name!r}, the weights that the authors report')
     return state_dict[name]
 

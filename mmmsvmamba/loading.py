@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import struct
 import types
+from _compat_pickle import IMPORT_MAPPING
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +25,11 @@ class CheckpointError(ValueError):
     """A checkpoint file that cannot be read, or that does not fit the model."""
 
 
-class ConfigNode(dict):
-    """Stands in for yacs.config.CfgNode, which the published files keep their training configuration in."""
+#: What unpickling raises on bytes that are no pickle, besides UnpicklingError.
+_BROKEN = (
+    RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, ImportError,
+    ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
 
 
 def load_file(path: str | os.PathLike, map_location: str | torch.device | None = 'cpu') -> dict:
@@ -45,50 +52,55 @@ def load_file(path: str | os.PathLike, map_location: str | torch.device | None =
     try:
         return _restricted_load(path, map_location)
     except pickle.UnpicklingError as error:
-        reason = str(error).split('\n')[0]
         raise CheckpointError(
-            f'{path} holds objects beyond tensors and plain values, or is damaged, and was not loaded ({reason}). '
+            f'{path} holds objects beyond tensors and plain values, or is damaged, and was not loaded '
+            f'({_reason(error)}). '
             'Loading it could run code that it brings. If you trust its source, extract its state dict where it was '
             'written: '
             "torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).split('\n')[0]
+    except _BROKEN as error:
         raise CheckpointError(
             f'{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint; it may be truncated or no '
-            f'PyTorch file ({reason}). '
+            f'PyTorch file ({_reason(error)}). '
             'Download it again.'
         ) from None
 
 
+def _reason(error: Exception) -> str:
+    """What was found, without torch's advice to switch the check off."""
+    text = str(error)
+    if found := re.search(r'GLOBAL (\S+)', text):
+        return f'{found[1]} is not allowed'
+    if found := re.search(r'WeightsUnpickler error:\s*(.+)', text):
+        return found[1]
+    return text.split('\n')[0] or type(error).__name__
+
+
 def _restricted_load(path: Path, map_location) -> dict:
     allowed = _allowed_globals()
-    if hasattr(
-        torch.serialization, 'get_unsafe_globals_in_checkpoint'
-    ):  # torch >= 2.6: safe_globals takes (object, name) pairs
+    # torch 2.6 brought (object, name) pairs to safe_globals, and closed a hole in weights_only (CVE-2025-32434)
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
         with torch.serialization.safe_globals([(value, name) for name, value in allowed.items()]):
             return torch.load(path, map_location=map_location, weights_only=True)
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError:
-        # older releases cannot be told of further classes: the same rule through an unpickler of our own
-        return torch.load(
-            path, map_location=map_location, weights_only=False, pickle_module=_restricted_pickle(allowed)
-        )
+    # before it, the same rule through an unpickler of our own
+    module = _restricted_pickle(allowed)
+    return torch.load(path, map_location=map_location, weights_only=False, pickle_module=module)
 
 
 def _allowed_globals() -> dict[str, object]:
     """Name in the pickle -> what it becomes."""
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     allowed = {
-        'yacs.config.CfgNode': ConfigNode,
+        # the configuration in the published files; torch fills no dict of another class
+        'yacs.config.CfgNode': OrderedDict,
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
     }
     for core in ('numpy.core', 'numpy._core'):  # files of either numpy generation open in the other
         allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
         allowed[f'{core}.multiarray.scalar'] = multiarray.scalar
-    for code in ('bool', 'int32', 'int64', 'uint8', 'float32', 'float64'):
+    for code in ('bool', 'int32', 'int64', 'uint8', 'uint32', 'float32', 'float64'):
         cls = type(np.dtype(code))
         allowed[f'{cls.__module__}.{cls.__qualname__}'] = cls
     try:
@@ -111,6 +123,9 @@ def _allowed_globals() -> dict[str, object]:
 def _restricted_pickle(allowed: dict[str, object]) -> types.ModuleType:
     """A stand-in for the pickle module that knows the allowed names and what rebuilds tensors, nothing else."""
     tensors = {
+        '_codecs.encode',
+        'builtins.set',
+        'collections.Counter',
         'collections.OrderedDict',
         'torch._utils._rebuild_tensor_v2',
         'torch._utils._rebuild_parameter',
@@ -121,6 +136,8 @@ def _restricted_pickle(allowed: dict[str, object]) -> types.ModuleType:
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str):
+            # torch writes protocol 2, in which modules have the names of Python 2
+            module = IMPORT_MAPPING.get(module, module)
             full = f'{module}.{name}'
             if full in allowed:
                 return allowed[full]

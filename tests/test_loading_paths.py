@@ -156,8 +156,14 @@ def by_resume(file):
 
 BACKBONE_FILE = (by_init_cfg, by_init_cfg_in_a_detector)
 MODEL_FILE = (
-    by_init_cfg_with_prefix, by_load_checkpoint, by_init_detector, by_init_segmentor, by_get_model, by_load_from, by_resume,
-)  # fmt: skip
+    by_init_cfg_with_prefix,
+    by_load_checkpoint,
+    by_init_detector,
+    by_init_segmentor,
+    by_get_model,
+    by_load_from,
+    by_resume,
+)
 
 
 def model_file(weights: dict, path: Path) -> Path:

@@ -30,9 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=_at_least(0), default=default.seed)
     parser.add_argument('--layouts', nargs='+', choices=LAYOUTS, default=list(LAYOUTS))
-    parser.add_argument(
-        '--force', action='store_true', help='draw anew, replacing a data set of this kind at --out'
-    )
+    parser.add_argument('--force', action='store_true', help='draw anew, replacing a data set of this kind at --out')
     return parser.parse_args(argv)
 
 

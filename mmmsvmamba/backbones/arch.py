@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from mmmsvmamba.kernels import Route, RouteGroup
@@ -54,34 +54,40 @@ class Arch:
     ffn_norm: str
 
     def __post_init__(self) -> None:
-        dims = self.dims
-        if isinstance(dims, int):
-            dims = [dims * 2**i for i in range(4)]
+        dims = [self.dims * 2**i for i in range(4)] if _is_count(self.dims) else self.dims
         for name, value in (('depths', self.depths), ('dims', dims)):
-            if len(value) != 4 or any(not isinstance(n, int) or n < 1 for n in value):
+            if not _is_list(value) or len(value) != 4 or not all(_is_count(n) for n in value):
                 raise ValueError(f'{name} must be four positive integers, got {value!r}')
-        object.__setattr__(self, 'depths', tuple(self.depths))
-        object.__setattr__(self, 'dims', tuple(dims))
-        choices = {
-            'stem': STEMS,
-            'downsample': DOWNSAMPLES,
-            'merge': MERGES,
+            object.__setattr__(self, name, tuple(value))
+        for name, known in {
+            'stem': tuple(STEMS),
+            'downsample': tuple(DOWNSAMPLES),
+            'merge': tuple(MERGES),
             'ffn_norm': ('pre', 'post'),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f'{name} must be one of {", ".join(known)}, got {getattr(self, name)!r}')
-        if self.dt_rank != 'auto' and not (isinstance(self.dt_rank, int) and self.dt_rank > 0):
-            raise ValueError(f"dt_rank must be a positive integer or 'auto', got {self.dt_rank!r}")
-        if self.d_state < 1 or self.ssm_ratio <= 0 or self.ffn_ratio < 0:
-            raise ValueError('d_state must be at least 1, ssm_ratio above 0 and ffn_ratio at least 0')
-        if not self.full_routes and not self.half_routes:
-            raise ValueError('full_routes and half_routes are both empty: there is nothing to scan')
+            'gate': (True, False),
+            'conv_bias': (True, False),
+        }.items():
+            self._require(name, getattr(self, name) in known, f'one of {", ".join(map(str, known))}')
+        self._require('dt_rank', self.dt_rank == 'auto' or _is_count(self.dt_rank), "a positive integer or 'auto'")
+        self._require('d_state', _is_count(self.d_state), 'a positive integer')
+        inner = [int(self.ssm_ratio * dim) for dim in self.dims] if _is_number(self.ssm_ratio) else [0]
+        self._require('ssm_ratio', min(inner) > 0, 'a number that leaves the scan at least one channel')
+        hidden = [int(self.ffn_ratio * dim) for dim in self.dims] if _is_number(self.ffn_ratio) else [-1]
+        fits = self.ffn_ratio == 0 or min(hidden) > 0
+        self._require('ffn_ratio', fits, '0 for no FFN, or a number that leaves it at least one channel')
         for name in ('full_kernel', 'half_kernel'):
-            if getattr(self, name) % 2 == 0:
-                raise ValueError(f'{name} must be odd, got {getattr(self, name)}')
+            size = getattr(self, name)
+            self._require(name, _is_count(size) and size % 2 == 1, 'a positive odd integer')
+        fits = self.se_reduction is None or (_is_count(self.se_reduction) and self.se_reduction <= min(inner))
+        self._require('se_reduction', fits, f'None or an integer from 1 to {min(inner)}, the channels of the scan')
         for name in ('full_routes', 'half_routes'):
             object.__setattr__(self, name, _parse_routes(name, getattr(self, name)))
+        if not self.full_routes and not self.half_routes:
+            raise ValueError('full_routes and half_routes are both empty: there is nothing to scan')
+
+    def _require(self, name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            raise ValueError(f'{name} must be {expected}, got {getattr(self, name)!r}')
 
     def rank(self, dim: int) -> int:
         """dt_rank of a stage with `dim` channels."""
@@ -108,7 +114,7 @@ def resolve_arch(arch: str | Mapping, settings: Mapping[str, Mapping]) -> Arch:
     values = dict(_lookup('base', given.pop('base'), settings)) if 'base' in given else {}
     for name in given:
         if name not in known:
-            raise ValueError(f'unknown field {name!r} in arch{_hint(name, known)}; the fields are {", ".join(known)}')
+            raise ValueError(f'unknown field {name!r} in arch{hint(name, known)}; the fields are {", ".join(known)}')
     values.update(given)
     missing = [name for name in known if name not in values]
     if missing:
@@ -120,23 +126,36 @@ def resolve_arch(arch: str | Mapping, settings: Mapping[str, Mapping]) -> Arch:
 
 
 def _lookup(what: str, name: str, settings: Mapping[str, Mapping]) -> Mapping:
-    if name not in settings:
-        raise ValueError(f'unknown {what} {name!r}{_hint(str(name), settings)}; known are {", ".join(settings)}')
+    if not isinstance(name, str) or name not in settings:
+        raise ValueError(f'unknown {what} {name!r}{hint(str(name), settings)}; known are {", ".join(settings)}')
     return settings[name]
 
 
-def _hint(name: str, known) -> str:
+def hint(name: str, known: Iterable[str]) -> str:
+    """A suggestion for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f' (did you mean {close[0]!r}?)' if close else ''
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _parse_routes(field: str, groups: Sequence[Sequence[str]]) -> tuple[RouteGroup, ...]:
     names = {route.name.lower(): route for route in Route}
-    parsed = []
-    for group in groups:
-        if isinstance(group, str) or not group or any(name not in names for name in group):
-            raise ValueError(
-                f'{field} must be a list of groups, each a list of routes among {", ".join(names)}; got {group!r}'
-            )
-        parsed.append(tuple(names[name] for name in group))
-    return tuple(parsed)
+    fits = _is_list(groups) and all(
+        _is_list(group) and group and all(isinstance(name, str) and name in names for name in group) for group in groups
+    )
+    if not fits:
+        raise ValueError(
+            f'{field} must be a list of groups, each a list of routes among {", ".join(names)}; got {groups!r}'
+        )
+    return tuple(tuple(names[name] for name in group) for group in groups)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmmsvmamba.checkpoints import fit_backbone_weights
 from mmmsvmamba.layers import DOWNSAMPLES, STEMS, ConvFFN, ScanBlock, ScanMixer
 
-from .arch import Arch, resolve_arch
+from .arch import Arch, hint, resolve_arch
 
 #: Below this side the stem has no patch to look at; smaller inputs are zero-padded.
 MIN_SIDE = 4
@@ -61,14 +61,24 @@ class HierarchicalBackbone(BaseModule):
         with_cp: bool = False,
         in_channels: int = 3,
         init_cfg: dict | None = None,
+        **unknown: object,
     ):
+        if unknown:
+            options = [name for name in inspect.signature(HierarchicalBackbone).parameters if name != 'unknown']
+            name = next(iter(unknown))
+            raise TypeError(
+                f'{type(self).__name__} has no option {name!r}{hint(name, options)}; the options are '
+                f'{", ".join(options)}'
+            )
         super().__init__(init_cfg=init_cfg)
         self.arch = resolve_arch(arch, self.arch_settings)
         self.out_indices = _ascending_stages(out_indices)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
-        if frozen_stages not in range(-1, NUM_STAGES + 1):
-            raise ValueError(f'frozen_stages must lie between -1 and {NUM_STAGES}, got {frozen_stages}')
+        if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate!r}')
+        if not isinstance(frozen_stages, int) or frozen_stages not in range(-1, NUM_STAGES + 1):
+            raise ValueError(f'frozen_stages must lie between -1 and {NUM_STAGES}, got {frozen_stages!r}')
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.in_channels = in_channels
@@ -145,9 +155,6 @@ class HierarchicalBackbone(BaseModule):
         super().train(mode)
         if mode:
             self._freeze_stages()
-            for module in self.modules():
-                if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-                    module.eval()
         return self
 
     def _freeze_stages(self) -> None:
@@ -213,13 +220,17 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _ascending_stages(out_indices: Sequence[int]) -> tuple[int, ...]:
-    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    indices = [out_indices] if isinstance(out_indices, int) else out_indices
+    if not isinstance(indices, Sequence) or isinstance(indices, str):
+        raise ValueError(f'out_indices must be a list of stages, got {out_indices!r}')
+    if not indices:
+        raise ValueError('out_indices is empty; name at least one stage, such as (3,) for a classifier')
     for i in indices:
         if not isinstance(i, int) or i not in range(-NUM_STAGES, NUM_STAGES):
             raise ValueError(
                 f'out_indices must lie between {-NUM_STAGES} and {NUM_STAGES - 1}, got {i!r} in {out_indices!r}'
             )
     stages = sorted({i % NUM_STAGES for i in indices})
-    if not stages:
-        raise ValueError('out_indices is empty; name at least one stage, such as (3,) for a classifier')
+    if len(stages) < len(indices):
+        raise ValueError(f'out_indices names a stage twice: {out_indices!r}')
     return tuple(stages)

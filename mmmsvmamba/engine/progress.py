@@ -88,6 +88,8 @@ class ProgressHook(Hook):
 
     def _close(self, name: str) -> None:
         self.progress.remove_task(self.tasks.pop(name))
+        if not self.tasks:
+            self.losses.plain = ''
 
     def before_train(self, runner: Runner) -> None:
         self._open(runner, 'train', total=runner.max_iters, completed=runner.iter)
@@ -122,7 +124,7 @@ def memory_in_use() -> str:
     if torch.cuda.is_available():
         return f'{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB GPU'
     unit = 1 if sys.platform == 'darwin' else 1024  # getrusage counts bytes on macOS, KiB elsewhere
-    return f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB'
+    return f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB RAM'
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What goes in and what comes out: sizes, layouts, dtypes, selected stages, and maps as compiled operators read them."""
+"""What goes in and what comes out: sizes, layouts, dtypes, selected stages, maps as compiled operators read them."""
 
 import math
 

@@ -16,9 +16,17 @@ OWN = [(ROW,), (COLUMN,), (ROW_REVERSED,), (COLUMN_REVERSED,)]
 
 def make(dim=6, inner_dim=8, seed=0, **kwargs) -> ScanMixer:
     options = dict(
-        RELEASED, full_kernel=3, half_kernel=7, conv_bias=True, d_state=1, dt_rank=2, merge='norm-each+bilinear', gate=True,
-        se_reduction=2, eps=1e-5,
-    )  # fmt: skip
+        RELEASED,
+        full_kernel=3,
+        half_kernel=7,
+        conv_bias=True,
+        d_state=1,
+        dt_rank=2,
+        merge='norm-each+bilinear',
+        gate=True,
+        se_reduction=2,
+        eps=1e-5,
+    )
     torch.manual_seed(seed)
     mixer = ScanMixer(dim=dim, inner_dim=inner_dim, **{**options, **kwargs}).double()
     for parameter in mixer.parameters():  # nothing stays zero or one
