@@ -42,7 +42,8 @@ lint: env
 	$(BIN)/ruff format --check .
 
 bench: env
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/pip install -q --no-deps -r requirements/bench.txt
+	$(BIN)/python benchmarks/run.py --out benchmarks/results/cpu.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -40,18 +40,23 @@ def scan2d_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
     return scan, inputs, lambda y: y.squeeze(3).flatten(1, 2)
 
 
-def naive_setup(*inputs: Tensor) -> Setup:
+def naive_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
+    """The loop of `mmmsvmamba.kernels.reference`, on the same inputs as `selective_scan`.
+
+    It unbinds its inputs once: the reference's index for every token makes the backward quadratic in L.
+    """
+    u, delta, B, C = (x.mT.contiguous() for x in (u, delta, B, C))
+
     def scan(u, delta, A, B, C, D, bias):
-        step = F.softplus(delta + bias)
+        step = F.softplus(delta + bias[:, None])
         h = u.new_zeros(u.shape[0], *A.shape)
         ys = []
-        # unbound once: an index for every token would make the backward quadratic in L
-        for u_t, step_t, B_t, C_t in zip(*(x.unbind(1) for x in (u, step, B, C)), strict=True):
+        for u_t, step_t, B_t, C_t in zip(*(x.unbind(2) for x in (u, step, B, C)), strict=True):
             h = torch.exp(step_t.unsqueeze(-1) * A) * h + (step_t * u_t).unsqueeze(-1) * B_t.unsqueeze(1)
             ys.append((h * C_t.unsqueeze(1)).sum(-1))
-        return torch.stack(ys, dim=1) + D * u
+        return torch.stack(ys, dim=-1) + D[:, None] * u
 
-    return scan, list(inputs), lambda y: y
+    return scan, [u, delta, A, B, C, D, bias], lambda y: y.mT
 
 
 def mambapy_setup(*inputs: Tensor) -> Setup:
