@@ -12,9 +12,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmmsvmamba.kernels import scan2d, selective_scan
 from registry import Contender, case
 from torch import Tensor
+
+from mmmsvmamba.kernels import scan2d, selective_scan
 
 BATCH, CHANNELS, D_STATE = 2, 192, 1
 #: Tokens of a sequence -> the map that it comes from.

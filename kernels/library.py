@@ -20,18 +20,29 @@ def define(
     backward: Callable | None = None,
 ) -> Callable:
     """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it."""
+
+    def run(*args):
+        # the operator keeps its own precision: matrix products inside must not follow the caller's autocast
+        with torch.autocast(args[0].device.type, enabled=False):
+            return kernel(*args)
+
     if hasattr(torch.library, 'custom_op'):
-        op = torch.library.custom_op(f'mmmsvmamba::{name}', kernel, mutates_args=(), schema=schema)
+        op = torch.library.custom_op(f'mmmsvmamba::{name}', run, mutates_args=(), schema=schema)
         op.register_fake(fake)
         if backward is not None:
             op.register_autograd(backward, setup_context=setup_context)
         return op
 
-    def run(*args):
-        return (fake if args[0].is_meta else kernel)(*args)
+    def run_or_fake(*args):
+        return (fake if args[0].is_meta else run)(*args)
 
     if backward is None:
-        return run
-    members = {'forward': run, 'setup_context': setup_context, 'backward': backward}
+        return run_or_fake
+    members = {
+        'forward': run_or_fake,
+        'setup_context': setup_context,
+        # without an operator's own gradient a second derivative would be silently wrong
+        'backward': torch.autograd.function.once_differentiable(backward),
+    }
     function = type(name, (torch.autograd.Function,), {k: staticmethod(f) for k, f in members.items()})
     return function.apply

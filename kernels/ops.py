@@ -53,6 +53,7 @@ def selective_scan(
     _check_dim('A', A, 2, '(D, N)')
     batch, channels, length = u.shape
     d_state = A.shape[1]
+    _check_states(d_state)
     _check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     _check_shape('delta', delta, (batch, channels, length))
     _check_shape('A', A, (channels, d_state))
@@ -118,6 +119,9 @@ def scan2d(
     _check_dim('dt', dt, 5, '(B, H, W, G, R)')
     batch, height, width, channels = u.shape
     groups, d_state = len(group_sizes), A.shape[2]
+    _check_states(d_state)
+    if len(routes) == 0:
+        raise ValueError('routes is empty; name at least one route')
     decode_groups(routes, group_sizes)
     _check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
     rank = channels if dt_weight is None else dt.shape[4]
@@ -136,6 +140,11 @@ def scan2d(
 def _check_dim(name: str, x: Tensor, dim: int, layout: str) -> None:
     if x.dim() != dim:
         raise ValueError(f'{name} must be {layout}, got shape {tuple(x.shape)}')
+
+
+def _check_states(d_state: int) -> None:
+    if d_state == 0:
+        raise ValueError('A has no states: its last dimension, N, must be at least 1')
 
 
 def _check_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
@@ -161,7 +170,8 @@ def _needs_grad(*tensors: Tensor | None) -> bool:
 
 def _autograd_of_reference(function: Callable, inputs: Sequence[Tensor | None], grad: Tensor) -> list[Tensor]:
     """Gradients of a plain-loop definition; an empty tensor stands for an input that is None."""
-    with torch.enable_grad():
+    # inside an operator autograd is off, in inference mode even for new tensors
+    with torch.inference_mode(False), torch.enable_grad():
         leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
         present = [x for x in leaves if x is not None]
         found = iter(torch.autograd.grad(function(*leaves), present, grad))

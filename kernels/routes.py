@@ -77,7 +77,7 @@ def decode_groups(routes: Sequence[int], group_sizes: Sequence[int]) -> list[Rou
 
 @lru_cache(maxsize=64)
 def _pixel_order(code: int, height: int, width: int) -> Tensor:
-    order = torch.arange(height * width)
+    order = torch.arange(height * width, device='cpu')
     if code & 1:
         order = order.view(height, width).t().reshape(-1)
     if code & 2:

@@ -175,7 +175,9 @@ def forward(seq: Sequence, output: Tensor, target: Walk, states: Tensor | None, 
             kept = states[start // CHECKPOINT : checkpoints(stop)]
             kept[0] = entry
             kept[1:] = hs[:, CHECKPOINT - 1 : -1 : CHECKPOINT].transpose(0, 1)
-        in_place = target.order is None and not accumulate and output.dtype == seq.dtype
+        # writes to a transposed map cost more than a copy
+        plain = output.dtype == seq.dtype and output.stride(-1) == 1
+        in_place = target.order is None and not accumulate and plain
         y = _over_states(hs, slab.C, out=output[:, start:stop] if in_place else None)
         if seq.skip is not None:
             y.addcmul_(slab.u, seq.skip)

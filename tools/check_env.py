@@ -95,9 +95,8 @@ def _add_kernels(report: Report) -> None:
         )
         return
     try:
-        from mmmsvmamba.kernels import backend
-
         from mmmsvmamba import environment
+        from mmmsvmamba.kernels import backend
 
         environment.check_versions()
     except (ImportError, RuntimeError) as error:

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.analysis import FlopAnalyzer
 from mmengine.registry import MODELS
-from mmmsvmamba.kernels import scan2d, selective_scan
 from torch import nn
 
 from mmmsvmamba import MSVMamba
 from mmmsvmamba.analysis import count_flops
 from mmmsvmamba.engine.errors import UserError
+from mmmsvmamba.kernels import scan2d, selective_scan
 
 REPOSITORY = Path(__file__).parents[2]
 

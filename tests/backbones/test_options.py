@@ -3,9 +3,9 @@
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmmsvmamba.kernels import Route
 
 from mmmsvmamba import MSVMamba
+from mmmsvmamba.kernels import Route
 
 
 @pytest.fixture(autouse=True)

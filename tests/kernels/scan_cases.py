@@ -10,8 +10,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from mmmsvmamba.kernels import Route, slab
 from torch import Tensor
+
+from mmmsvmamba.kernels import Route, slab
 
 ROOT = Path(__file__).parents[2]
 SELECTIVE_NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')

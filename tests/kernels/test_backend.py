@@ -2,8 +2,9 @@ import importlib.util
 
 import pytest
 import torch
-from mmmsvmamba.kernels import backend, reference, scan2d, selective_scan
 from scan_cases import map_inputs, selective_inputs, with_gradients
+
+from mmmsvmamba.kernels import backend, reference, scan2d, selective_scan
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ the last state; the first is done here around ours, the second is no part of our
 import pytest
 import torch
 import torch.nn.functional as F
+
 from mmmsvmamba.kernels import reference, selective_scan
 
 RTOL, ATOL = 6e-4, 2e-3

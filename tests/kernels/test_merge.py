@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from mmmsvmamba.kernels import merge_nearest_norm, merge_norm_bilinear, reference
 from scan_cases import assert_close, assert_same_results
+
+from mmmsvmamba.kernels import merge_nearest_norm, merge_norm_bilinear, reference
 
 NAMES = ('full', 'half', 'weight', 'bias')
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}

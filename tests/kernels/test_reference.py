@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmmsvmamba.kernels import Route, encode_groups, reference
 from scan_cases import assert_close, map_inputs, selective_inputs
+
+from mmmsvmamba.kernels import Route, encode_groups, reference
 
 # the order in which each route visits a map of two rows and three columns
 WALKS = {

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mmmsvmamba.kernels import Route, decode_groups, encode_groups
 
 

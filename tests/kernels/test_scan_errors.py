@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from mmmsvmamba.kernels import scan2d, selective_scan
 from scan_cases import SCAN2D_NAMES, SELECTIVE_NAMES, map_inputs, selective_inputs
+
+from mmmsvmamba.kernels import scan2d, selective_scan
 
 # batch 2, 6 channels, 13 tokens, 2 states
 SELECTIVE = [

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from mmmsvmamba.kernels import encode_groups, reference, scan2d, selective_scan
 from scan_cases import (
     GROUPS,
     SCAN2D_NAMES,
@@ -17,6 +16,8 @@ from scan_cases import (
     slabs,
     with_gradients,
 )
+
+from mmmsvmamba.kernels import encode_groups, reference, scan2d, selective_scan
 
 
 def scan_along(groups, summed=False):

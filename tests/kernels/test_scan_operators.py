@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from mmmsvmamba.kernels import encode_groups, scan2d, selective_scan
 from scan_cases import (
     GROUPS,
     SCAN2D_NAMES,
@@ -17,6 +16,8 @@ from scan_cases import (
     with_gradients,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mmmsvmamba.kernels import encode_groups, scan2d, selective_scan
 
 ROUTES, SIZES = encode_groups(GROUPS['two-groups'])
 scan_map = partial(scan2d, routes=ROUTES, group_sizes=SIZES)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmmsvmamba.kernels import Route, encode_groups, reference, scan2d, selective_scan, slab
 from scan_cases import (
     GROUPS,
     SCAN2D_NAMES,
@@ -20,6 +19,8 @@ from scan_cases import (
     slabs,
     strided,
 )
+
+from mmmsvmamba.kernels import Route, encode_groups, reference, scan2d, selective_scan, slab
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 DTYPES = pytest.mark.parametrize('dtype', TOLERANCES, ids=str)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from mmmsvmamba.kernels import Route
 
+from mmmsvmamba.kernels import Route
 from mmmsvmamba.layers import ScanMixer
 
 ROW, COLUMN, ROW_REVERSED, COLUMN_REVERSED = Route.ROW, Route.COLUMN, Route.ROW_REVERSED, Route.COLUMN_REVERSED
