@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from functools import cache
@@ -12,8 +11,6 @@ import torch
 #: Environment variable that forces an implementation on every device.
 VARIABLE = 'MMMSVMAMBA_BACKEND'
 BACKENDS = ('reference', 'torch', 'triton')
-#: Tuples in kernels compile from this Triton release on.
-TRITON_FLOOR = (3, 3)
 
 _log = logging.getLogger(__name__)
 
@@ -49,16 +46,9 @@ def _decide(device: str, forced: str) -> tuple[str, str]:
         return forced, f'forced by {VARIABLE}'
     if device == 'cpu' and forced != 'triton':
         return 'torch', 'CPU tensors; needs neither a GPU nor a compile step'
-    if importlib.util.find_spec('triton') is None:
-        floor = '.'.join(map(str, TRITON_FLOOR))
-        raise RuntimeError(
-            f'the scan on {device} tensors needs Triton, which is not installed; either '
-            f'`pip install "triton>={floor}"` beside any torch, or set {VARIABLE}=torch to run the algorithm of the '
-            'CPU path on this device'
-        )
     raise RuntimeError(
-        f'this version has no Triton kernels for {device} tensors yet; set {VARIABLE}=torch to run the '
-        'algorithm of the CPU path on this device'
+        f'there are no Triton kernels for {device} tensors in this version; set {VARIABLE}=torch to run the algorithm '
+        'of the CPU path on this device, or move model and data to the CPU'
     )
 
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from . import backend, reference, slab
+from .checks import check_dim, check_dtypes, check_shape, check_states
 from .library import define
 from .routes import decode_groups
-
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def selective_scan(
@@ -31,7 +30,7 @@ def selective_scan(
     """Selective scan (S6) of channel-first sequences, in the layout that mamba-ssm made standard.
 
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,  y_t = Σ_n C_t h_t + D u_t,  h_0 = 0 (Gu & Dao, arXiv:2312.00752).
-    The state and all sums are float32, float64 for float64 inputs.
+    The state and all sums are float32, float64 for float64 inputs. First derivatives, by backward only.
 
     Args:
         u: Inputs, (B, D, L).
@@ -49,27 +48,27 @@ def selective_scan(
         ValueError: A shape, dtype or device that does not fit.
         RuntimeError: No implementation for the device (see `backend.choose`).
     """
-    _check_dim('u', u, 3, '(B, D, L)')
-    _check_dim('A', A, 2, '(D, N)')
+    check_dim('u', u, 3, '(B, D, L)')
+    check_dim('A', A, 2, '(D, N)')
     batch, channels, length = u.shape
     d_state = A.shape[1]
-    _check_states(d_state)
-    _check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
-    _check_shape('delta', delta, (batch, channels, length))
-    _check_shape('A', A, (channels, d_state))
+    check_states(d_state)
+    check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    check_shape('delta', delta, (batch, channels, length))
+    check_shape('A', A, (channels, d_state))
     for name, x in (('B', B), ('C', C)):
         if x.dim() == 3:
-            _check_shape(name, x, (batch, d_state, length))
+            check_shape(name, x, (batch, d_state, length))
         else:
-            _check_dim(name, x, 4, '(B, N, L) or (B, G, N, L)')
-            _check_shape(name, x, (batch, x.shape[1], d_state, length))
+            check_dim(name, x, 4, '(B, N, L) or (B, G, N, L)')
+            check_shape(name, x, (batch, x.shape[1], d_state, length))
             if x.shape[1] == 0 or channels % x.shape[1]:
                 raise ValueError(f'{name} has {x.shape[1]} groups, which do not divide the {channels} channels of u')
     if B.dim() != C.dim() or (B.dim() == 4 and B.shape[1] != C.shape[1]):
         raise ValueError(f'B and C must have the same groups, got shapes {tuple(B.shape)} and {tuple(C.shape)}')
     for name, x in (('D', D), ('delta_bias', delta_bias)):
         if x is not None:
-            _check_shape(name, x, (channels,))
+            check_shape(name, x, (channels,))
     keep = _needs_grad(u, delta, A, B, C, D, delta_bias)
     return _selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, keep)[0]
 
@@ -87,13 +86,11 @@ def scan2d(
     group_sizes: Sequence[int],
     summed: bool = False,
 ) -> Tensor:
-    """Selective scan of a channels-last map along routes; nothing is permuted, all inputs and outputs are in pixel
-    order.
+    """Selective scan of a channels-last map along routes; all inputs and outputs are in pixel order.
 
     A group is one or more routes joined end to end into one sequence with one set of S6 parameters: the state is
-        carried across the joins
-    and starts from zero in every group. Δ = softplus(dt · dt_weightᵀ + dt_bias). The state and all sums are float32,
-    float64 for float64 inputs.
+    carried across the joins and starts from zero in every group. Δ = softplus(dt · dt_weightᵀ + dt_bias). The state
+    and all sums are float32, float64 for float64 inputs. First derivatives, by backward only.
 
     Args:
         u: The map, (B, H, W, D).
@@ -114,54 +111,28 @@ def scan2d(
         ValueError: A shape, dtype, device or route that does not fit.
         RuntimeError: No implementation for the device (see `backend.choose`).
     """
-    _check_dim('u', u, 4, '(B, H, W, D)')
-    _check_dim('A', A, 3, '(G, D, N)')
-    _check_dim('dt', dt, 5, '(B, H, W, G, R)')
+    check_dim('u', u, 4, '(B, H, W, D)')
+    check_dim('A', A, 3, '(G, D, N)')
+    check_dim('dt', dt, 5, '(B, H, W, G, R)')
     batch, height, width, channels = u.shape
     groups, d_state = len(group_sizes), A.shape[2]
-    _check_states(d_state)
+    check_states(d_state)
     if len(routes) == 0:
         raise ValueError('routes is empty; name at least one route')
     decode_groups(routes, group_sizes)
-    _check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
+    check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
     rank = channels if dt_weight is None else dt.shape[4]
-    _check_shape('dt', dt, (batch, height, width, groups, rank))
+    check_shape('dt', dt, (batch, height, width, groups, rank))
     if dt_weight is not None:
-        _check_shape('dt_weight', dt_weight, (groups, channels, rank))
-    _check_shape('dt_bias', dt_bias, (groups, channels))
-    _check_shape('B', B, (batch, height, width, groups, d_state))
-    _check_shape('C', C, (batch, height, width, groups, d_state))
-    _check_shape('A', A, (groups, channels, d_state))
-    _check_shape('D', D, (groups, channels))
+        check_shape('dt_weight', dt_weight, (groups, channels, rank))
+    check_shape('dt_bias', dt_bias, (groups, channels))
+    check_shape('B', B, (batch, height, width, groups, d_state))
+    check_shape('C', C, (batch, height, width, groups, d_state))
+    check_shape('A', A, (groups, channels, d_state))
+    check_shape('D', D, (groups, channels))
     keep = _needs_grad(u, dt, dt_weight, dt_bias, B, C, A, D)
-    return _scan2d(u, dt, dt_weight, dt_bias, B, C, A, D, list(routes), list(group_sizes), summed, keep)[0]
-
-
-def _check_dim(name: str, x: Tensor, dim: int, layout: str) -> None:
-    if x.dim() != dim:
-        raise ValueError(f'{name} must be {layout}, got shape {tuple(x.shape)}')
-
-
-def _check_states(d_state: int) -> None:
-    if d_state == 0:
-        raise ValueError('A has no states: its last dimension, N, must be at least 1')
-
-
-def _check_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(x.shape) != shape:
-        raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(x.shape)}')
-
-
-def _check_dtypes(**tensors: Tensor | None) -> None:
-    u = tensors['u']
-    for name, x in tensors.items():
-        if x is None:
-            continue
-        if x.dtype not in _DTYPES:
-            known = ', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)
-            raise ValueError(f'{name} has dtype {x.dtype}; the scan takes {known}')
-        if x.device != u.device:
-            raise ValueError(f'{name} is on {x.device}, but u is on {u.device}; move all inputs to one device')
+    codes = [int(code) for code in routes]
+    return _scan2d(u, dt, dt_weight, dt_bias, B, C, A, D, codes, list(group_sizes), summed, keep)[0]
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:

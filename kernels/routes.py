@@ -32,7 +32,7 @@ class Route(IntEnum):
 
     def pixel_order(self, height: int, width: int) -> Tensor:
         """Returns the row-major pixel index of every step, int64 of shape (height * width,)."""
-        return _pixel_order(int(self), height, width)
+        return _pixel_order(int(self), height, width).clone()
 
 
 #: Routes joined end to end into one sequence; the state is carried across the joins.

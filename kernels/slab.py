@@ -79,9 +79,8 @@ class Walk:
 class Inputs:
     """What one set of S6 parameters scans, or the gradients of it (P pixels, D channels, N states, R the rank of dt).
 
-    Shapes: u (batch, P, D); dt (batch, P, R), or (batch, P, D) where dt_weight is None; dt_weight (D, R); dt_bias (D,)
-        or None; A (D, N);
-    B, C (batch, P, N); D (D,) or None.
+    Shapes: u (batch, P, D); dt (batch, P, R), or (batch, P, D) where dt_weight is None; dt_weight (D, R);
+    dt_bias (D,) or None; A (D, N); B, C (batch, P, N); D (D,) or None.
     """
 
     u: Tensor
@@ -238,7 +237,7 @@ def backward(seq: Sequence, grad_output: Tensor, source: Walk, states: Tensor, g
 
 def _softplus(x: Tensor) -> Tensor:
     # log1p(exp(x)) in two passes, which the CPU vectorises better than F.softplus
-    if x.amax() > 60:  # softplus(x) is x to the last digit, and exp would overflow soon
+    if not x.amax() <= 60:  # above, softplus(x) is x to the last digit, and exp would overflow soon; also for a NaN
         return x.clamp_max(60).exp_().log1p_().maximum(x)
     return x.exp().log1p_()
 

@@ -20,3 +20,11 @@ if importlib.util.find_spec('mmengine') is not None:
 
     install_safe_loader()
     __all__ += ['MSVMamba']
+else:
+
+    def __getattr__(name: str):
+        if name == 'MSVMamba':
+            raise ImportError(
+                'MSVMamba needs mmengine and mmcv; without them only mmmsvmamba.kernels is there'
+            )
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -66,10 +66,8 @@ def convert_official(state_dict: Mapping, target: str = 'backbone', wrapper: str
         state_dict: A published state dict, or the dict around it ('model', 'model_ema', 'state_dict'); keys may carry
             `module.` and `backbone.` prefixes, and old or new names.
         target: 'backbone' (the registered backbone: classifier dropped, output norms taken where they are there),
-            'classifier' (mmpretrain's
-            ImageClassifier: `backbone.`, `head.fc.`, the classifier's norm is that of the last stage), 'detector' or
-                'segmentor' (`backbone.*`
-            is converted, all else passed through).
+            'classifier' (mmpretrain's ImageClassifier: `backbone.`, `head.fc.`, the classifier's norm is that of the
+            last stage), 'detector' or 'segmentor' (`backbone.*` is converted, all else passed through).
         wrapper: Which weights of the dict around it to take; by default 'model' for the arXiv family, 'model_ema' for
             the NeurIPS family.
 

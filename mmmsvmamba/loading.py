@@ -100,23 +100,27 @@ def _allowed_globals() -> dict[str, object]:
     for core in ('numpy.core', 'numpy._core'):  # files of either numpy generation open in the other
         allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
         allowed[f'{core}.multiarray.scalar'] = multiarray.scalar
-    for code in ('bool', 'int32', 'int64', 'uint8', 'uint32', 'float32', 'float64'):
+    for code in '?bhilqBHILQefdFD':
         cls = type(np.dtype(code))
         allowed[f'{cls.__module__}.{cls.__qualname__}'] = cls
     try:
         from mmengine.logging import HistoryBuffer
+        from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
     except ImportError:
         return allowed
-    allowed['mmengine.logging.history_buffer.HistoryBuffer'] = HistoryBuffer
+    methods = {
+        HistoryBuffer: ('min', 'max', 'current', 'mean'),
+        OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+    }
+    allowed |= {f'{owner.__module__}.{owner.__qualname__}': owner for owner in methods}
 
-    def statistic(owner, name):
-        # a HistoryBuffer pickles its methods as getattr(HistoryBuffer, name); an unrestricted getattr would reach
-        # everything
-        if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+    def method(owner, name):
+        # mmengine pickles methods as getattr(owner, name); an unrestricted getattr would reach everything
+        if not isinstance(owner, type) or name not in methods.get(owner, ()):
             raise pickle.UnpicklingError(f'getattr of {owner!r}, {name!r} is not allowed')
         return getattr(owner, name)
 
-    allowed['builtins.getattr'] = statistic
+    allowed['builtins.getattr'] = method
     return allowed
 
 

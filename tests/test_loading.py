@@ -18,6 +18,7 @@ from mmengine.fileio import LocalBackend
 from mmengine.fileio.backends import registry_utils
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
+from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
@@ -368,3 +369,23 @@ def test_a_local_file_is_read_safely(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError):
             CheckpointLoader.load_checkpoint(name)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize('name', sorted(n for n in PARAM_SCHEDULERS.module_dict if not n.endswith('ParamScheduler')))
+def test_every_scheduler_of_mmengine_resumes(tmp_path, name):
+    """Whatever mmengine's schedulers keep in a checkpoint comes back."""
+    options = {
+        'OneCycle': dict(eta_max=1.0, total_steps=5),
+        'MultiStep': dict(milestones=[2]),
+        'Step': dict(step_size=2),
+        'Exponential': dict(gamma=0.9),
+        'CosineAnnealing': dict(T_max=5),
+        'CosineRestart': dict(periods=[2, 3], restart_weights=[1, 0.5], eta_min=0),
+        'ReduceOnPlateau': dict(monitor='loss'),
+    }
+    given = next((value for start, value in options.items() if name.startswith(start)), {})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    scheduler = PARAM_SCHEDULERS.build(dict(type=name, optimizer=optimizer, **given))
+    torch.save({'param_schedulers': [scheduler.state_dict()]}, tmp_path / 'a.pth')
+    loaded = load_file(tmp_path / 'a.pth')['param_schedulers'][0]
+    assert loaded.keys() == scheduler.state_dict().keys()

@@ -26,7 +26,6 @@ class Package:
 PACKAGES = (
     Package('torch'),
     Package('torchvision'),
-    Package('triton', needed_for='the scan on a GPU'),
     Package('numpy'),
     Package('pycocotools'),
     Package('mmengine', fork='onedl-mmengine'),
@@ -114,7 +113,7 @@ def _add_kernels(report: Report) -> None:
         name, _, why = backend.describe(device).partition(' ')
         report.rows.append((f'scan on {device}', name.rstrip(':'), why.strip('()')))
         if name == 'none:':
-            report.problems.append(f'no scan on {device}: {why}')
+            (report.problems if device == 'cpu' else report.hints).append(f'no scan on {device}: {why}')
 
 
 def _add_ops(report: Report, distribution: str) -> None:

@@ -77,6 +77,8 @@ class HierarchicalBackbone(BaseModule):
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate!r}')
         if not isinstance(frozen_stages, int) or frozen_stages not in range(-1, NUM_STAGES + 1):
             raise ValueError(f'frozen_stages must lie between -1 and {NUM_STAGES}, got {frozen_stages!r}')
+        if not isinstance(with_cp, bool):
+            raise ValueError(f'with_cp must be True or False, got {with_cp!r}')
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
         self.frozen_stages = frozen_stages
@@ -176,8 +178,7 @@ class HierarchicalBackbone(BaseModule):
 
         Returns:
             Layer of the parameter (0: stem, k: k-th block of all stages; a downsampling layer belongs to the block
-            before it; norms of the
-            outputs and everything outside: last) and the number of layers.
+            before it; norms of the outputs and everything outside: last) and the number of layers.
         """
         num_layers = sum(self.arch.depths) + 2
         if not param_name.startswith(prefix):

@@ -36,8 +36,10 @@ class RouteScan(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
-        """Initialises as Mamba does (arXiv:2312.00752, §3.6): steps log-uniform in [dt_min, dt_max], A = -(1 … N), D =
-        1."""
+        """Initialises as Mamba does (arXiv:2312.00752, §3.6).
+
+        Steps are log-uniform in [dt_min, dt_max], A = -(1 … N), D = 1.
+        """
         n, dim, rank = self.dt_weight.shape
         for weight in self.x_proj_weight:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))

@@ -64,7 +64,7 @@ def test_missing_package(check_env, installed, capsys):
 
 
 def test_missing_optional_package_is_no_problem(check_env, installed, capsys):
-    installed(mmseg=[], mmpretrain=[], triton=[])
+    installed(mmseg=[], mmpretrain=[])
     assert check_env.main() == 0
     assert 'only needed for segmentation' in capsys.readouterr().out
 
