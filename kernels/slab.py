@@ -23,7 +23,7 @@ from .routes import Route, RouteGroup
 #: Tokens between two kept states.
 CHECKPOINT = 64
 #: Elements (batch · tokens · channels · states) of a slab; five to ten fp32 arrays of this size are in use at a time.
-SLAB_ELEMENTS = 262144
+SLAB_ELEMENTS = 524288
 #: From this many states (batch · channels · N) on, single steps are wide enough and blocks would only add work.
 WIDE = 4096
 

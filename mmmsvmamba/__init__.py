@@ -24,7 +24,5 @@ else:
 
     def __getattr__(name: str):
         if name == 'MSVMamba':
-            raise ImportError(
-                'MSVMamba needs mmengine and mmcv; without them only mmmsvmamba.kernels is there'
-            )
+            raise ImportError('MSVMamba needs mmengine and mmcv; without them only mmmsvmamba.kernels is there')
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -6,6 +6,7 @@ Serves every path that mmengine has: init_cfg, load_from, resume, `tools/test.py
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -29,8 +30,18 @@ def install_safe_loader() -> None:
 
 
 def load_from_local_safely(filename: str, map_location: str | torch.device | None = None) -> dict:
-    """Opens a file; see `load_file` for what it refuses."""
-    return in_model_form(load_file(filename, map_location))
+    """Opens a file; see `load_file` for what it refuses.
+
+    Raises:
+        CheckpointError: also if the file holds something else than weights by name.
+    """
+    checkpoint = load_file(filename, map_location)
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f'{filename} holds a {type(checkpoint).__name__}, not weights by name')
+    weights = checkpoint.get('state_dict', {})
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f'the state_dict in {filename} is a {type(weights).__name__}, not weights by name')
+    return in_model_form(checkpoint)
 
 
 def load_from_openmmlab_safely(filename: str, map_location: str | torch.device | None = None) -> dict:
@@ -47,12 +58,22 @@ def refuse(filename: str, map_location: str | torch.device | None = None) -> dic
 
 
 def load_from_http_safely(filename: str, map_location: str | torch.device | None = None) -> dict:
-    """Downloads a URL once into torch's hub folder, one process of a machine for all, and opens it."""
+    """Downloads a URL once into torch's hub folder, one process of a machine for all, and opens it.
+
+    Raises:
+        CheckpointError: if it cannot be downloaded, or the file is none that `load_from_local_safely` opens.
+    """
     target = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(filename).path).name
     if get_local_rank() == 0 and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # writes to a temporary file and renames it
-        torch.hub.download_url_to_file(filename, str(target), progress=os.isatty(1))
+        try:
+            # writes to a temporary file and renames it
+            torch.hub.download_url_to_file(filename, str(target), progress=os.isatty(1))
+        except OSError as error:  # URLError and HTTPError are among them
+            raise CheckpointError(
+                f'{filename} cannot be downloaded ({error}). Download it elsewhere; a training takes the file with '
+                '--pretrained PATH, or starts from random weights with --from-scratch.'
+            ) from error
     if is_distributed():
         barrier()
     return load_from_local_safely(str(target), map_location)

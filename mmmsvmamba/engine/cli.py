@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmmsvmamba.loading import CheckpointError
 
 from . import options, preflight, testing
+from .building import build_errors
 from .data_root import move_data_root
 from .distributed import prepare_cpu_processes
 from .errors import UserError
@@ -101,6 +102,7 @@ def _configure(args: argparse.Namespace) -> Config:
         move_data_root(cfg, args.data_root)
     if cfg.get('default_scope') == 'mmpretrain':
         _set_classification_loaders(cfg)
+    options.set_workers(cfg)
     return cfg
 
 
@@ -116,7 +118,8 @@ def _set_classification_loaders(cfg: Config) -> None:
 
 def _build_runner(cfg: Config) -> Runner:
     prepare_cpu_processes(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with build_errors('building the run failed'):
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def _train_parser() -> argparse.ArgumentParser:

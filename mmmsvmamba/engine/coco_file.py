@@ -19,7 +19,8 @@ def check_coco_dataset(annotations: Path, images: str, classes: tuple[str, ...] 
         UserError: saying which file is wrong, and how.
     """
     content = _read(annotations)
-    missing = _missing_files(Path(images), [image['file_name'] for image in content['images'] if 'file_name' in image])
+    _check_entries(annotations, content)
+    missing = _missing_files(Path(images), [image['file_name'] for image in content['images']])
     if missing:
         raise UserError(
             f'{annotations} names {len(missing)} of {len(content["images"])} images that are not in {images}: '
@@ -34,6 +35,27 @@ def check_coco_dataset(annotations: Path, images: str, classes: tuple[str, ...] 
             f'{annotations} has {len(names)} categories ({_some(names)}), without {len(unknown)} of the '
             f'{len(classes)} classes of the dataset ({_some(unknown)}). Set metainfo=dict(classes=(…,)) of '
             "every dataset, and the heads' num_classes, to what the file has."
+        )
+
+
+def _check_entries(path: Path, content: dict) -> None:
+    """Checks what every entry must have, and that some annotation belongs to some image."""
+    for key, name in (('images', 'file_name'), ('categories', 'name')):
+        for i, entry in enumerate(content[key]):
+            whole = isinstance(entry, dict) and isinstance(entry.get('id'), int | str)
+            if not whole or not isinstance(entry.get(name), str):
+                raise UserError(f'{path}: {key}[{i}] is {str(entry)[:80]}; expected an id and a text {name!r}.')
+    for i, entry in enumerate(content['annotations']):
+        if not isinstance(entry, dict) or not isinstance(entry.get('image_id'), int | str):
+            raise UserError(f'{path}: annotations[{i}] is {str(entry)[:80]}; expected an image_id.')
+    for key in ('images', 'annotations'):
+        if not content[key]:
+            raise UserError(f'{path} has no {key}: there is nothing to learn from or to evaluate.')
+    known = {image['id'] for image in content['images']}
+    if not any(entry['image_id'] in known for entry in content['annotations']):
+        raise UserError(
+            f'{path}: none of its {len(content["annotations"])} annotations belongs to one of its '
+            f'{len(known)} images (each image_id must be the id of an image).'
         )
 
 

@@ -31,8 +31,8 @@ class FiniteGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        losses = {key: torch.as_tensor(value).item() for key, value in (outputs or {}).items() if 'loss' in key}
-        broken = [f'{key} = {value}' for key, value in losses.items() if not math.isfinite(value)]
+        losses = {key: torch.as_tensor(value) for key, value in (outputs or {}).items() if 'loss' in key}
+        broken = [f'{key} = {value}' for key, value in _numbers(losses).items() if not math.isfinite(value)]
         if broken:
             raise TrainingDiverged(
                 f'The loss is no longer finite at iteration {runner.iter + 1}: {", ".join(broken)}. {_advice(runner)}'
@@ -50,6 +50,15 @@ class FiniteGuardHook(Hook):
                 f'({", ".join(broken[:3])}{", …" if len(broken) > 3 else ""}); this checkpoint was '
                 f'not written. {_advice(runner)}'
             )
+
+
+def _numbers(losses: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Reads scalars from their device with one synchronisation for all."""
+    if not losses:
+        return {}
+    device = next((value.device for value in losses.values() if value.device.type != 'cpu'), 'cpu')
+    values = torch.stack([value.detach().float().reshape(()).to(device) for value in losses.values()]).tolist()
+    return dict(zip(losses, values, strict=True))
 
 
 def _advice(runner: Runner) -> str:

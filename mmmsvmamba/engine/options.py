@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
 from .errors import UserError
 
@@ -20,7 +21,8 @@ def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
         overrides: keys in dotted form and their values.
 
     Raises:
-        UserError: if there is no such file, or a file that it is based on is missing.
+        UserError: if there is no such file, a file that it is based on is missing, it is not valid, or an override
+            does not fit it.
     """
     places = [Path(path), REPOSITORY / path]
     found = next((place for place in places if place.is_file()), None)
@@ -34,17 +36,40 @@ def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
         cfg = Config.fromfile(str(found))
     except FileNotFoundError as error:
         raise UserError(f'{found} is based on a file that is missing: {error}') from error
-    if overrides:
-        cfg.merge_from_dict(overrides)
+    except (SyntaxError, ConfigParsingError) as error:
+        raise UserError(f'{found} is not a valid config: {error}') from error
+    try:
+        cfg.merge_from_dict(overrides or {})
+    except (LookupError, TypeError, ValueError) as error:
+        given = ' '.join(f'{key}={value}' for key, value in overrides.items())
+        raise UserError(f'--cfg-options {given} cannot be merged into {found.name}: {error}') from error
     return cfg
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Sets where a run writes: the option, else what the config says, else `work_dirs/<name of the config>`."""
+    """Sets where a run writes: the option, else what the config says, else `work_dirs/<name of the config>`.
+
+    Raises:
+        UserError: if there is a file in its place.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+    folder = Path(cfg.work_dir)
+    taken = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+    if taken is not None:
+        raise UserError(
+            f'The work folder {folder} cannot be made: {taken} is a file. Name another with --work-dir DIR.'
+        )
+
+
+def set_workers(cfg: Config) -> None:
+    """Lets `num_workers=0` be set alone: without workers there are none to keep, which torch refuses."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader and loader.get('num_workers', 0) == 0 and loader.get('persistent_workers'):
+            loader.persistent_workers = False
 
 
 def set_amp(cfg: Config) -> None:
@@ -79,6 +104,8 @@ def set_auto_scale_lr(cfg: Config) -> None:
 def set_resume(cfg: Config, resume: str) -> None:
     """Continues a run: from the last checkpoint in the work folder (`auto`) or from a given file.
 
+    The weights that the run once started from are then needed no more.
+
     Raises:
         UserError: if the checkpoint to continue from is not there.
     """
@@ -87,6 +114,7 @@ def set_resume(cfg: Config, resume: str) -> None:
     if resume != 'auto':
         if not Path(resume).is_file():
             raise UserError(f'--resume {resume}: there is no such file.')
+        _drop_initial_weights(cfg)
         return
     pointer = Path(cfg.work_dir) / 'last_checkpoint'
     if not pointer.is_file():  # nothing saved yet: --resume then starts anew, as in every OpenMMLab tool
@@ -99,6 +127,7 @@ def set_resume(cfg: Config, resume: str) -> None:
             f'--resume PATH; in the folder: {", ".join(present) or "none"}.'
         )
     cfg.load_from = last
+    _drop_initial_weights(cfg)
 
 
 def set_pretrained(cfg: Config, path: str) -> None:
@@ -107,31 +136,62 @@ def set_pretrained(cfg: Config, path: str) -> None:
     Raises:
         UserError: if the model has no backbone that could take them.
     """
-    targets = [node for node in _dicts(cfg.model) if _is_pretrained(node.get('init_cfg'))]
-    if not targets and isinstance(cfg.model.get('backbone'), dict):
-        targets = [cfg.model.backbone]
+    backbone = cfg.model.get('backbone')
+    # `pretrained` beside a backbone means the backbone's weights
+    targets = []
+    for node, _ in initial_weights(cfg.model):
+        inner = node.get('backbone')
+        target = inner if isinstance(node.get('pretrained'), str) and isinstance(inner, dict) else node
+        if not any(target is known for known in targets):
+            targets.append(target)
+    if not targets and isinstance(backbone, dict):
+        targets = [backbone]
     if not targets:
         raise UserError('--pretrained: the model has neither a backbone nor an init_cfg of type Pretrained.')
+    _drop_initial_weights(cfg)
     for node in targets:
-        node['init_cfg'] = dict(type='Pretrained', checkpoint=path)
+        others = node.get('init_cfg')
+        new = dict(type='Pretrained', checkpoint=path)
+        node['init_cfg'] = [*others, new] if isinstance(others, list | tuple) else new
 
 
 def drop_pretrained(cfg: Config) -> None:
     """Starts from random weights: removes every reference to pretrained ones."""
-    for node in _dicts(cfg.model):
-        if _is_pretrained(node.get('init_cfg')):
-            del node['init_cfg']
-        if isinstance(node.get('pretrained'), str):
-            del node['pretrained']
+    _drop_initial_weights(cfg)
     cfg.load_from = None
 
 
 def pretrained_files(cfg: Config) -> list[str]:
     """The files and URLs that building the model of a config, or starting its training, will read."""
-    files = [node['init_cfg']['checkpoint'] for node in _dicts(cfg.model) if _is_pretrained(node.get('init_cfg'))]
+    files = [weights['checkpoint'] for _, weights in initial_weights(cfg.model)]
     if cfg.get('load_from'):
         files.append(cfg.load_from)
     return files
+
+
+def initial_weights(model: dict) -> Iterator[tuple[dict, dict]]:
+    """Yields each part of a model that names weights to start from, with its `init_cfg` of type Pretrained.
+
+    An `init_cfg` may be one dict or a list of them; the older spelling `pretrained='FILE'` counts as well.
+    """
+    for node in _dicts(model):
+        given = node.get('init_cfg')
+        for init_cfg in given if isinstance(given, list | tuple) else [given]:
+            if _is_pretrained(init_cfg):
+                yield node, init_cfg
+        if isinstance(node.get('pretrained'), str):
+            yield node, dict(type='Pretrained', checkpoint=node['pretrained'])
+
+
+def _drop_initial_weights(cfg: Config) -> None:
+    for node, _ in list(initial_weights(cfg.model)):
+        given = node.get('init_cfg')
+        if isinstance(given, list | tuple):
+            node['init_cfg'] = [init_cfg for init_cfg in given if not _is_pretrained(init_cfg)]
+        elif _is_pretrained(given):
+            del node['init_cfg']
+        if isinstance(node.get('pretrained'), str):
+            del node['pretrained']
 
 
 def _is_pretrained(init_cfg: Any) -> bool:

@@ -1,6 +1,7 @@
 """Looks for what a run needs before anything is built or written, and says how to get what is missing.
 
-Only local paths are looked at; URLs and storage back ends (`https://…`, `s3://…`) are left to the libraries.
+Of the data only local paths are looked at; storage back ends (`s3://…`) are left to the libraries. Weights behind URLs
+are downloaded.
 """
 
 import importlib
@@ -8,14 +9,15 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS
+from torch import nn
 
-from mmmsvmamba.loading import load_file
-
+from .building import build_own_backbone
 from .coco_file import check_coco_dataset
 from .errors import UserError
 from .options import pretrained_files
 from .scopes import Scope
+from .weights_fit import check_model_fits, check_resumable, check_start_fits, read_checkpoint
 
 SHAPES_CONFIG = 'configs/mask_rcnn_msvmamba_n_shapes.py'
 SHAPES_COMMAND = 'python tools/make_shapes.py'
@@ -27,35 +29,45 @@ SOURCES = {
 
 
 def check_training(cfg: Config, scope: Scope) -> None:
-    """Checks the data of training and validation, the class counts, the backbone and the pretrained weights.
+    """Checks the data of training and validation, the class counts, the backbone and the weights to start from.
 
     Raises:
         UserError: naming everything that is missing or does not fit, where to get it, and the ways on.
+        CheckpointError: if a file of weights cannot be read or does not fit.
     """
     _check_operators(scope)
     if not _is_first_process():
         return
     datasets = _leaf_datasets(cfg, 'train_dataloader') + _leaf_datasets(cfg, 'val_dataloader')
     _report(cfg, _data_problems(cfg, scope, datasets, 'val_evaluator'), _pretrained_problems(cfg))
-    for file in pretrained_files(cfg):
-        _check_readable(file)
-    _check_backbone(cfg, scope)
+    resumed = cfg.load_from if cfg.get('resume') and cfg.get('load_from') else None
+    if resumed:
+        check_resumable(resumed)
+    backbone = build_own_backbone(cfg, scope)
+    if backbone is not None:
+        _check_neck(cfg.model, backbone)
+    check_start_fits(cfg, backbone)
+    if resumed:
+        check_model_fits(cfg, scope, resumed)
 
 
 def check_testing(cfg: Config, scope: Scope) -> None:
     """Checks the data of the test, the class counts, the backbone and the checkpoint.
 
     Raises:
-        UserError: as `check_training`.
+        UserError, CheckpointError: as `check_training`.
     """
     _check_operators(scope)
     if not _is_first_process():
         return
     if _is_local(cfg.load_from) and not Path(cfg.load_from).is_file():
         raise UserError(f'There is no checkpoint {cfg.load_from} ({Path(cfg.load_from).absolute()}).')
-    _check_readable(cfg.load_from)
+    read_checkpoint(cfg.load_from)
     _report(cfg, _data_problems(cfg, scope, _leaf_datasets(cfg, 'test_dataloader'), 'test_evaluator'), [])
-    _check_backbone(cfg, scope)
+    backbone = build_own_backbone(cfg, scope)
+    if backbone is not None:
+        _check_neck(cfg.model, backbone)
+    check_model_fits(cfg, scope, cfg.load_from)
 
 
 def _check_operators(scope: Scope) -> None:
@@ -69,12 +81,6 @@ def _check_operators(scope: Scope) -> None:
             f'{scope.name} needs the compiled operators of mmcv, which do not load ({error}). '
             '`python tools/check_env.py` names the command that builds them.'
         ) from error
-
-
-def _check_readable(file: str) -> None:
-    """A checkpoint is read once beforehand: a truncated or dangerous file is refused before anything is written."""
-    if _is_local(file):
-        load_file(file)
 
 
 def _is_first_process() -> bool:
@@ -104,7 +110,9 @@ def _data_problems(cfg: Config, scope: Scope, datasets: list[dict], evaluator: s
     problems = []
     for dataset in datasets:
         root = dataset.get('data_root')
-        if _is_local(root) and not Path(root).is_dir():
+        if _is_local(root) and Path(root).is_file():
+            problems.append(f'the data root {root} is not a folder ({Path(root).absolute()})')
+        elif _is_local(root) and not Path(root).is_dir():
             problems.append(f'the data root {root} does not exist ({Path(root).absolute()})')
         elif _is_local(root) and not any(Path(root).iterdir()):
             problems.append(f'the data root {root} is empty ({Path(root).absolute()})')
@@ -226,15 +234,14 @@ def _known_sources(cfg: Config) -> list[str]:
     return [SOURCES[kind] for kind in types if kind in SOURCES]
 
 
-def _check_backbone(cfg: Config, scope: Scope) -> None:
-    """Builds our own backbones once without weights, so that a wrong option is told before anything is written."""
-    import mmmsvmamba.backbones as ours
-
-    backbone = cfg.model.get('backbone')
-    if not isinstance(backbone, dict) or backbone.get('type') not in ours.__all__:
-        return
-    with MODELS.switch_scope_and_registry(scope.name) as registry:
-        try:
-            registry.build({key: value for key, value in backbone.items() if key != 'init_cfg'})
-        except (TypeError, ValueError) as error:
-            raise UserError(f'model.backbone: {error}') from error
+def _check_neck(model: dict, backbone: nn.Module) -> None:
+    """Compares the channels that the neck expects with those of the backbone's maps."""
+    neck = model.get('neck')
+    neck = neck[0] if isinstance(neck, list | tuple) and neck else neck
+    expected = neck.get('in_channels') if isinstance(neck, dict) else None
+    given = [feature['num_chs'] for feature in backbone.feature_info]
+    if isinstance(expected, list | tuple) and list(expected) != given:
+        raise UserError(
+            f'model.neck.in_channels = {list(expected)}, but the maps of model.backbone ({type(backbone).__name__}) '
+            f'have {given} channels. Make them equal.'
+        )

@@ -180,3 +180,58 @@ def test_segmentation_keeps_label_maps():
 
 def test_shapes_config_needs_no_weights():
     assert options.pretrained_files(Config.fromfile(SHAPES_CONFIG)) == []
+
+
+PRETRAINED = dict(type='Pretrained', checkpoint='old.pth')
+NORMAL = dict(type='Normal', layer='Conv2d')
+
+
+@pytest.mark.parametrize(
+    'model, started, random',
+    [
+        (
+            dict(backbone=dict(init_cfg=[NORMAL, PRETRAINED])),
+            dict(backbone=dict(init_cfg=[NORMAL, dict(PRETRAINED, checkpoint='new.pth')])),
+            dict(backbone=dict(init_cfg=[NORMAL])),
+        ),
+        (
+            dict(backbone=dict(pretrained='old.pth')),
+            dict(backbone=dict(init_cfg=dict(PRETRAINED, checkpoint='new.pth'))),
+            dict(backbone=dict()),
+        ),
+        (
+            dict(pretrained='old.pth', backbone=dict(depth=18)),
+            dict(backbone=dict(depth=18, init_cfg=dict(PRETRAINED, checkpoint='new.pth'))),
+            dict(backbone=dict(depth=18)),
+        ),
+    ],
+)
+def test_every_spelling_of_pretrained_weights(model, started, random):
+    cfg = Config(dict(model=model))
+    assert options.pretrained_files(cfg) == ['old.pth']
+    options.drop_pretrained(cfg)
+    assert cfg.model.to_dict() == random
+    cfg = Config(dict(model=model))
+    options.set_pretrained(cfg, 'new.pth')
+    assert cfg.model.to_dict() == started
+
+
+def test_resume_drops_the_weights_that_it_overwrites(cfg, tmp_path):
+    cfg.work_dir = str(tmp_path)
+    options.set_resume(cfg, 'auto')  # nothing saved yet: they are needed
+    assert options.pretrained_files(cfg) == ['checkpoints/vssm_nano_ms_e300.pth']
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    options.set_resume(cfg, str(tmp_path / 'epoch_1.pth'))
+    assert options.pretrained_files(cfg) == [str(tmp_path / 'epoch_1.pth')]
+
+
+def test_no_workers_to_keep():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(num_workers=0, persistent_workers=True),
+            val_dataloader=dict(num_workers=2, persistent_workers=True),
+            test_dataloader=None,
+        )
+    )
+    options.set_workers(cfg)
+    assert cfg.train_dataloader.persistent_workers is False and cfg.val_dataloader.persistent_workers is True

@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import Runner
 from tiny_data import toy_config
 
+from mmmsvmamba.engine import guards
 from mmmsvmamba.engine.guards import DurableCheckpointHook, TrainingDiverged, add_guards
 
 
@@ -103,3 +104,15 @@ def test_leaves_a_users_own_checkpoint_hook_alone(tmp_path):
     add_guards(runner)
     assert type(own) is Own
     assert not [hook for hook in runner.hooks if type(hook) is DurableCheckpointHook]
+
+
+def test_reads_all_losses_at_once(monkeypatch):
+    """Each reading waits for the device."""
+    readings = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, 'tolist', lambda self: readings.append(1) or tolist(self))
+    monkeypatch.setattr(torch.Tensor, 'item', lambda self: pytest.fail('one reading for each loss'))
+    losses = {'a': torch.tensor([1.0], requires_grad=True), 'b': torch.tensor(2.5, dtype=torch.float16), 'c': 3.0}
+    found = guards._numbers({key: torch.as_tensor(value) for key, value in losses.items()})
+    assert found == {'a': 1.0, 'b': 2.5, 'c': 3.0} and len(readings) == 1
+    assert guards._numbers({}) == {}

@@ -187,3 +187,74 @@ def test_only_the_first_process_looks(monkeypatch, capsys):
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setattr(cli, '_build_runner', lambda cfg: (_ for _ in ()).throw(preflight.UserError('got here')))
     assert 'got here' in refusal(capsys, COCO_CONFIG)
+
+
+SCENE = dict(id=0, file_name='a.png')
+
+
+@pytest.mark.parametrize(
+    'changes, problem',
+    [
+        (dict(categories=[dict(id=1)]), "categories[0] is {'id': 1}; expected an id and a text 'name'"),
+        (dict(images=[SCENE | dict(file_name=7)]), "images[0] is {'id': 0, 'file_name': 7}; expected"),
+        (dict(images=['a.png']), "images[0] is a.png; expected an id and a text 'file_name'"),
+        (dict(images=[dict(id=1)]), "expected an id and a text 'file_name'"),
+        (dict(images=[]), 'has no images'),
+        (dict(annotations=[]), 'has no annotations'),
+        (dict(annotations=[7]), 'annotations[0] is 7; expected an image_id'),
+        (dict(annotations=[dict(image_id=999999)]), 'none of its 1 annotations belongs to one of its 8 images'),
+    ],
+)
+def test_annotations_with_entries_that_cannot_be_used(capsys, data, changes, problem):
+    file = spoil(data, **changes)
+    message = refusal(capsys, SHAPES_CONFIG, '--data-root', 'data')
+    assert problem in message and file.name in message
+
+
+@pytest.mark.parametrize('kind', ['MSVMamba', 'mmengine.MSVMamba'])
+def test_neck_does_not_take_the_maps_of_the_backbone(capsys, shapes, kind):
+    options = ['--cfg-options', f'model.backbone.type={kind}', 'model.neck.in_channels=[64,128,256,512]']
+    message = refusal(capsys, SHAPES_CONFIG, '--data-root', shapes, *options)
+    assert 'model.neck.in_channels = [64, 128, 256, 512]' in message and '[48, 96, 192, 384] channels' in message
+
+
+def test_neck_must_take_the_maps_in_use(capsys, shapes):
+    message = refusal(
+        capsys, SHAPES_CONFIG, '--data-root', shapes, '--cfg-options', 'model.backbone.out_indices=[1,2,3]'
+    )
+    assert 'in_channels = [48, 96, 192, 384], but' in message and 'have [96, 192, 384] channels' in message
+
+
+def test_data_root_is_a_file(capsys, shapes):
+    root = shapes / 'annotations/instances_train2017.json'
+    assert 'is not a folder' in refusal(capsys, SHAPES_CONFIG, '--data-root', root)
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        'train_dataloader.dataset.pipeline.flip.type=X',
+        'train_dataloader.dataset.pipeline.99.type=X',
+        'model.backbone.arch.deep=1',
+    ],
+)
+def test_options_that_cannot_be_merged(capsys, option):
+    assert f'--cfg-options {option} cannot be merged' in refusal(capsys, SHAPES_CONFIG, '--cfg-options', option)
+
+
+def test_config_with_a_syntax_error(capsys, tmp_path):
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    assert 'broken.py is not a valid config' in refusal(capsys, tmp_path / 'broken.py')
+
+
+@pytest.mark.parametrize('below', ['', 'deeper'])
+def test_work_dir_is_a_file(capsys, tmp_path, below):
+    (tmp_path / 'taken').write_text('')
+    message = refusal(capsys, SHAPES_CONFIG, '--work-dir', tmp_path / 'taken' / below)
+    assert f'{tmp_path / "taken"} is a file' in message
+
+
+def test_what_a_library_refuses_is_one_message(capsys, shapes, tmp_path):
+    options = ['--work-dir', tmp_path / 'run', '--cfg-options', 'model.rpn_head.no_such_option=1']
+    message = refusal(capsys, SHAPES_CONFIG, '--data-root', shapes, *options)
+    assert 'building the run failed: ' in message and 'no_such_option' in message
