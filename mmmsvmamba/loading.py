@@ -108,11 +108,22 @@ def _allowed_globals() -> dict[str, object]:
         from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
     except ImportError:
         return allowed
+
+    class History(HistoryBuffer):
+        """Becomes a HistoryBuffer, without the statistics in the file, which would replace those of the class."""
+
+        def __setstate__(self, state: dict) -> None:
+            super().__setstate__({key: value for key, value in state.items() if key != 'statistics_methods'})
+            self.__class__ = HistoryBuffer
+
     methods = {
-        HistoryBuffer: ('min', 'max', 'current', 'mean'),
+        History: ('min', 'max', 'current', 'mean'),
         OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
     }
-    allowed |= {f'{owner.__module__}.{owner.__qualname__}': owner for owner in methods}
+    allowed |= {
+        'mmengine.logging.history_buffer.HistoryBuffer': History,
+        'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': OneCycleParamScheduler,
+    }
 
     def method(owner, name):
         # mmengine pickles methods as getattr(owner, name); an unrestricted getattr would reach everything

@@ -97,8 +97,10 @@ def test_code_in_a_file_does_not_run(attack, form, tmp_path, torch_release):
     assert len(str(error.value)) < 1000
 
 
-def test_the_attacks_are_real(tmp_path):
+def test_the_attacks_are_real(tmp_path, monkeypatch):
     """Each would run where pickles are trusted, so that the test above can fail."""
+    # a trusted history also writes into its class
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', dict(HistoryBuffer._statistics_methods))
     for number, attack in enumerate(ATTACKS):
         marker = tmp_path / str(number)
         path = save(attacks(marker)[attack], tmp_path / 'weights.pth', 'zip')
@@ -389,3 +391,17 @@ def test_every_scheduler_of_mmengine_resumes(tmp_path, name):
     torch.save({'param_schedulers': [scheduler.state_dict()]}, tmp_path / 'a.pth')
     loaded = load_file(tmp_path / 'a.pth')['param_schedulers'][0]
     assert loaded.keys() == scheduler.state_dict().keys()
+
+
+def test_a_history_in_a_file_leaves_the_class_as_it_is(tmp_path):
+    """Unpickled as it stands, a HistoryBuffer writes the statistics in the file over those of all histories."""
+    history = HistoryBuffer([1.0, 3.0], [1, 1])  # the first one fills in the statistics of the class
+    before = dict(HistoryBuffer._statistics_methods)
+    HistoryBuffer._statistics_methods['mean'] = 7
+    try:
+        torch.save({'history': history}, tmp_path / 'a.pth')
+    finally:
+        HistoryBuffer._statistics_methods.update(before)
+    loaded = load_file(tmp_path / 'a.pth')['history']
+    assert HistoryBuffer._statistics_methods == before
+    assert type(loaded) is HistoryBuffer and loaded.statistics('mean') == 2.0
