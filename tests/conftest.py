@@ -9,11 +9,13 @@ import mmmsvmamba  # noqa: F401  makes the OpenMMLab packages importable before 
 
 
 @pytest.fixture(autouse=True)
-def default_scope():
-    """A runner leaves its default scope behind, in which the next test would then look for its models."""
+def forget_runners():
+    """A runner leaves its default scope and its visualizer behind, in which the next test would then look."""
     yield
     if registry := sys.modules.get('mmengine.registry'):
         registry.DefaultScope._instance_dict.clear()
+    if visualization := sys.modules.get('mmengine.visualization'):
+        visualization.Visualizer._instance_dict.clear()
 
 
 @pytest.fixture
