@@ -1,5 +1,5 @@
 # make env    set-up only: .venv with the locked packages, mmcv's ops compiled, this package editable
-# make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (12 to 15 minutes on two cores)
+# make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
 # make test   the whole test suite
 # make lint   ruff
 # make bench  CPU benchmarks, written to benchmarks/results/
