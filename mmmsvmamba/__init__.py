@@ -16,6 +16,7 @@ if importlib.util.find_spec('mmengine') is not None:
     environment.prepare()
 
     from .backbones import MSVMamba
+    from .engine import segmentation_tta  # noqa: F401  registers a model
     from .engine.checkpoint_loader import install_safe_loader
 
     install_safe_loader()

@@ -15,7 +15,11 @@ def forget_runners():
     if registry := sys.modules.get('mmengine.registry'):
         registry.DefaultScope._instance_dict.clear()
     if visualization := sys.modules.get('mmengine.visualization'):
-        visualization.Visualizer._instance_dict.clear()
+        kinds = [visualization.Visualizer]
+        while kinds:  # each library's subclass keeps its own
+            kind = kinds.pop()
+            kind._instance_dict.clear()
+            kinds += kind.__subclasses__()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 SHAPES_CONFIG = str(REPOSITORY / 'configs/mask_rcnn_msvmamba_n_shapes.py')
 COCO_CONFIG = str(REPOSITORY / 'configs/mask_rcnn_msvmamba_n_1x.py')
 COCO_MINI = REPOSITORY.parent / 'shared/data/coco_mini'
+ADE_MINI = REPOSITORY.parent / 'shared/data/ade_mini/ADEChallengeData2016'
 
 # One core for each process: the machine that runs the tests may have two.
 ENVIRONMENT = os.environ | {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
@@ -39,6 +40,14 @@ def shapes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     export_shapes(folder, ShapesSpec(train=8, val=4, size=64, layouts=('coco',)))
     return folder / 'coco'
+
+
+@pytest.fixture(scope='session')
+def ade_shapes(tmp_path_factory) -> Path:
+    """As `shapes`, in ADE20K layout."""
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    export_shapes(folder, ShapesSpec(train=8, val=4, size=64, layouts=('ade',)))
+    return folder / 'ADEChallengeData2016'
 
 
 class ToyModel(BaseModel):

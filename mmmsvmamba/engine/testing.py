@@ -58,6 +58,8 @@ def set_tta(cfg: Config, scope: Scope) -> None:
     while 'dataset' in dataset:
         dataset = dataset.dataset
     cfg.setdefault('tta_model', _default_tta_model(scope))
+    if cfg.tta_model.type == 'SegTTAModel':  # the same result, without the score maps of all scales at once
+        cfg.tta_model.type = 'AccumulatingSegTTAModel'
     cfg.setdefault('tta_pipeline', _flip_pipeline(dataset.pipeline, scope))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline

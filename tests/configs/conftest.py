@@ -1,1 +1,1 @@
-from tiny_data import shapes  # noqa: F401  a fixture
+from tiny_data import ade_shapes, shapes  # noqa: F401  fixtures
