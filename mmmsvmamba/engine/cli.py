@@ -15,6 +15,7 @@ from mmmsvmamba.loading import CheckpointError
 
 from . import options, preflight, testing
 from .building import build_errors
+from .data_guard import guard_data
 from .data_root import move_data_root
 from .distributed import prepare_cpu_processes
 from .errors import UserError
@@ -63,6 +64,7 @@ def train(argv: Sequence[str] | None = None) -> None:
 
     runner = _build_runner(cfg)
     add_guards(runner)
+    guard_data(runner)
     with progress_bar(runner):
         runner.train()
 
@@ -86,6 +88,7 @@ def test(argv: Sequence[str] | None = None) -> None:
         testing.set_tta(cfg, scope)
 
     runner = _build_runner(cfg)
+    guard_data(runner)
     if args.out and scope.name != 'mmseg':
         testing.add_dump(runner, scope, args.out)
     with progress_bar(runner):

@@ -15,6 +15,7 @@ from torch import nn
 from .building import build_own_backbone
 from .coco_file import check_coco_dataset
 from .errors import UserError
+from .image_folders import check_classification_folders, check_segmentation_folders
 from .options import pretrained_files
 from .scopes import Scope
 from .weights_fit import check_model_fits, check_resumable, check_start_fits, read_checkpoint
@@ -41,14 +42,15 @@ def check_training(cfg: Config, scope: Scope) -> None:
     datasets = _leaf_datasets(cfg, 'train_dataloader') + _leaf_datasets(cfg, 'val_dataloader')
     _report(cfg, _data_problems(cfg, scope, datasets, 'val_evaluator'), _pretrained_problems(cfg))
     resumed = cfg.load_from if cfg.get('resume') and cfg.get('load_from') else None
+    checkpoint = read_checkpoint(resumed) if resumed else None
     if resumed:
-        check_resumable(resumed)
+        check_resumable(resumed, checkpoint)
     backbone = build_own_backbone(cfg, scope)
     if backbone is not None:
         _check_neck(cfg.model, backbone)
     check_start_fits(cfg, backbone)
     if resumed:
-        check_model_fits(cfg, scope, resumed)
+        check_model_fits(cfg, scope, resumed, checkpoint)
 
 
 def check_testing(cfg: Config, scope: Scope) -> None:
@@ -62,12 +64,12 @@ def check_testing(cfg: Config, scope: Scope) -> None:
         return
     if _is_local(cfg.load_from) and not Path(cfg.load_from).is_file():
         raise UserError(f'There is no checkpoint {cfg.load_from} ({Path(cfg.load_from).absolute()}).')
-    read_checkpoint(cfg.load_from)
+    checkpoint = read_checkpoint(cfg.load_from)
     _report(cfg, _data_problems(cfg, scope, _leaf_datasets(cfg, 'test_dataloader'), 'test_evaluator'), [])
     backbone = build_own_backbone(cfg, scope)
     if backbone is not None:
         _check_neck(cfg.model, backbone)
-    check_model_fits(cfg, scope, cfg.load_from)
+    check_model_fits(cfg, scope, cfg.load_from, checkpoint)
 
 
 def _check_operators(scope: Scope) -> None:
@@ -149,6 +151,12 @@ def _dataset_problems(cfg: Config, scope: Scope, dataset: dict) -> list[str]:
 
         if issubclass(kind, CocoDataset):
             check_coco_dataset(Path(annotations), _below_root(dataset, _prefixes(dataset).get('img', '')), classes)
+    elif scope.name == 'mmseg':
+        check_segmentation_folders(kind, dataset, scope)
+    elif scope.name == 'mmpretrain':
+        folders = check_classification_folders(kind, dataset, scope)
+        if folders and not classes:
+            _check_class_count(cfg.model, folders, scope)
     return []
 
 
@@ -177,7 +185,11 @@ def _check_class_count(model: dict, classes: tuple[str, ...], scope: Scope) -> N
         'mmseg': ('decode_head', 'auxiliary_head'),
         'mmpretrain': ('head',),
     }[scope.name]
-    wrong = [f'{path}.num_classes = {count}' for path, count in _class_counts(model, heads) if count != len(classes)]
+    wrong = [
+        f'{path}.num_classes = {head["num_classes"]}'
+        for path, head in _heads(model, heads)
+        if head['num_classes'] != len(classes) and not (len(classes) == 2 and _is_binary(head))
+    ]
     if wrong:
         shown = ', '.join(classes[:4]) + (', …' if len(classes) > 4 else '')
         raise UserError(
@@ -186,8 +198,8 @@ def _check_class_count(model: dict, classes: tuple[str, ...], scope: Scope) -> N
         )
 
 
-def _class_counts(node: dict, heads: tuple[str, ...], path: str = 'model') -> list[tuple[str, int]]:
-    """Where a model config says how many classes a head has, and how many."""
+def _heads(node: dict, heads: tuple[str, ...], path: str = 'model') -> list[tuple[str, dict]]:
+    """The heads in a model config that say how many classes they have, and where they are."""
     found = []
     for key, value in node.items():
         for i, part in enumerate(value if isinstance(value, list | tuple) else [value]):
@@ -195,9 +207,20 @@ def _class_counts(node: dict, heads: tuple[str, ...], path: str = 'model') -> li
                 continue
             where = f'{path}.{key}' + (f'[{i}]' if isinstance(value, list | tuple) else '')
             if key in heads and isinstance(part.get('num_classes'), int):
-                found.append((where, part['num_classes']))
-            found += _class_counts(part, heads, where)
+                found.append((where, part))
+            found += _heads(part, heads, where)
     return found
+
+
+def _is_binary(head: dict) -> bool:
+    """Whether the only channel of a head of mmseg tells two classes apart, which takes a sigmoid."""
+    losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')
+    softmax = [
+        loss
+        for loss in (losses if isinstance(losses, list | tuple) else [losses])
+        if loss.get('type') == 'CrossEntropyLoss' and not loss.get('use_sigmoid')
+    ]
+    return head['num_classes'] == 1 and not softmax
 
 
 def _pretrained_problems(cfg: Config) -> list[str]:

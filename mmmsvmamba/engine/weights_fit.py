@@ -30,14 +30,19 @@ def read_checkpoint(file: str) -> Mapping | None:
     return None if '://' in file else load_from_local_safely(file, 'cpu')
 
 
-def check_model_fits(cfg: Config, scope: Scope, file: str) -> None:
+def check_model_fits(cfg: Config, scope: Scope, file: str, checkpoint: Mapping | None) -> None:
     """Checks that a file holds every weight of the model of a config, as testing and resuming need it.
+
+    Args:
+        cfg: the config.
+        scope: its library.
+        file: the name of the file, for messages.
+        checkpoint: what `read_checkpoint` has read from it.
 
     Raises:
         CheckpointError: naming what is missing and what has another shape.
         UserError: if the model cannot be built.
     """
-    checkpoint = read_checkpoint(file)
     if checkpoint is None:
         return
     model = build_model(cfg, scope)
@@ -79,13 +84,12 @@ def check_start_fits(cfg: Config, backbone: nn.Module | None) -> None:
             _load(whole, _weights(checkpoint), cfg.load_from)
 
 
-def check_resumable(file: str) -> None:
-    """Checks that a checkpoint is one of a training, not weights alone.
+def check_resumable(file: str, checkpoint: Mapping | None) -> None:
+    """Checks that a checkpoint, as `read_checkpoint` has read it from `file`, is one of a training, not weights alone.
 
     Raises:
         UserError: if it does not say how far the training had come.
     """
-    checkpoint = read_checkpoint(file)
     if checkpoint is None:
         return
     meta = checkpoint.get('meta')

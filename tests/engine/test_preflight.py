@@ -1,5 +1,6 @@
 """What is missing or wrong is told before anything is built or written, in one message and with exit code 1."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from tiny_data import COCO_CONFIG, REPOSITORY, SHAPES_CONFIG
 
 from mmmsvmamba.engine import cli, preflight
+from mmmsvmamba.engine.scopes import SCOPES
 
 
 @pytest.fixture(autouse=True)
@@ -138,12 +140,29 @@ def test_classes_of_the_library_are_known_without_reading_the_data(capsys, shape
 
 
 def test_segmentation_and_classification_heads_are_checked():
-    heads = preflight._class_counts(
-        dict(decode_head=[dict(num_classes=3), dict(num_classes=4)], auxiliary_head=dict(num_classes=5)),
-        ('decode_head', 'auxiliary_head'),
-    )
-    assert heads == [('model.decode_head[0]', 3), ('model.decode_head[1]', 4), ('model.auxiliary_head', 5)]
-    assert preflight._class_counts(dict(head=dict(num_classes=6)), ('head',)) == [('model.head', 6)]
+    model = dict(decode_head=[dict(num_classes=3), dict(num_classes=4)], auxiliary_head=dict(num_classes=5))
+    with pytest.raises(preflight.UserError) as caught:
+        preflight._check_class_count(model, ('a', 'b', 'c'), SCOPES['mmseg'])
+    assert 'has model.decode_head[1].num_classes = 4, model.auxiliary_head.num_classes = 5. Make' in str(caught.value)
+    with pytest.raises(preflight.UserError, match=r'has model\.head\.num_classes = 6\. Make'):
+        preflight._check_class_count(dict(head=dict(num_classes=6)), ('a', 'b', 'c'), SCOPES['mmpretrain'])
+
+
+@pytest.mark.parametrize(
+    'head, fits',
+    [
+        (dict(num_classes=2), True),
+        (dict(num_classes=2, out_channels=1), True),
+        (dict(num_classes=1, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)), True),
+        (dict(num_classes=1, loss_decode=[dict(type='DiceLoss')]), True),
+        (dict(num_classes=1, loss_decode=dict(type='CrossEntropyLoss')), False),
+        (dict(num_classes=1), False),
+        (dict(num_classes=3), False),
+    ],
+)
+def test_one_channel_with_a_sigmoid_tells_two_classes_apart(head, fits):
+    with contextlib.nullcontext() if fits else pytest.raises(preflight.UserError, match='Make them equal'):
+        preflight._check_class_count(dict(decode_head=head), ('road', 'rest'), SCOPES['mmseg'])
 
 
 @pytest.mark.parametrize('option, value', [('arch', 'huge'), ('arhc', 'nano'), ('out_indices', '[0,7]')])

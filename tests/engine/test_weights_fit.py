@@ -69,8 +69,9 @@ def test_test_refuses_heads_of_other_shapes(capsys, tmp_path, shapes, detector):
 def test_test_refuses_another_librarys_backbone(tmp_path, detector):
     cfg = read_config('configs/mask_rcnn_r18_shapes.py', None)
     rest = {key: value for key, value in detector.items() if not key.startswith('backbone.')}
+    file = save(tmp_path, rest)
     with pytest.raises(CheckpointError, match='weights are missing: backbone.conv1.weight'):
-        weights_fit.check_model_fits(cfg, SCOPES['mmdet'], save(tmp_path, rest))
+        weights_fit.check_model_fits(cfg, SCOPES['mmdet'], file, weights_fit.read_checkpoint(file))
 
 
 @pytest.mark.parametrize('form', ['plain', 'wrapped', 'with EMA and more'])
@@ -125,6 +126,17 @@ def test_resume_needs_every_weight_but_not_the_pretrained_ones(capsys, tmp_path,
     assert 'all checks passed' in message(capsys, cli.train, *options)
     save(tmp_path, dict(meta=meta, state_dict=cut(detector, 'mask_head')))
     assert 'weights are missing: roi_head.mask_head' in message(capsys, cli.train, *options)
+
+
+@pytest.mark.parametrize('command', [cli.test, cli.train])
+def test_a_checkpoint_is_read_once(capsys, tmp_path, shapes, detector, built, monkeypatch, command):
+    read = []
+    load = weights_fit.load_from_local_safely
+    monkeypatch.setattr(weights_fit, 'load_from_local_safely', lambda *args: read.append(args[0]) or load(*args))
+    file = save(tmp_path, dict(meta=dict(epoch=0, iter=3), state_dict=detector))
+    arguments = [file] if command is cli.test else ['--resume', file]
+    assert 'all checks passed' in message(capsys, command, *arguments, '--data-root', shapes)
+    assert read == [file]
 
 
 def test_urls_are_fetched_before_anything_is_written(capsys, tmp_path, shapes, monkeypatch):
