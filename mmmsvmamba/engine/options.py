@@ -11,23 +11,26 @@ from mmengine.config.utils import ConfigParsingError
 from .errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: Where an installed package has its configs.
+SHIPPED = Path(__file__).resolve().parents[1] / '.mim'
 
 
 def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
     """Reads a config file and merges `--cfg-options` into it.
 
     Args:
-        path: absolute, or relative to the current folder or to the repository, so that `configs/…` works anywhere.
+        path: absolute, or relative to the current folder, to the repository or to the package's own files, so that
+            `configs/…` works anywhere.
         overrides: keys in dotted form and their values.
 
     Raises:
         UserError: if there is no such file, a file that it is based on is missing, it is not valid, or an override
             does not fit it.
     """
-    places = [Path(path), REPOSITORY / path]
+    places = [Path(path), REPOSITORY / path, SHIPPED / path]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        known = sorted(file.name for file in (REPOSITORY / 'configs').glob('*.py'))
+        known = sorted({file.name for root in (REPOSITORY, SHIPPED) for file in (root / 'configs').glob('*.py')})
         raise UserError(
             f'There is no config file {path} (looked in {Path.cwd()} and {REPOSITORY}).'
             + (f' configs/ has {", ".join(known)}.' if known else '')

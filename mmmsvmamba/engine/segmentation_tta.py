@@ -64,25 +64,28 @@ class AccumulatingSegTTAModel(BaseTTAModel):
         samples, sums, count = [], [], 0
         for batch in predictions:
             for i, sample in enumerate(batch):
-                logits = sample.seg_logits.data
-                del sample.seg_logits, sample.pred_sem_seg
                 if count == 0:
                     samples.append(sample)
-                    sums.append(self._to_scores(logits.float() if logits.dtype.itemsize < 4 else logits))
-                    continue
-                for total, rows in zip(sums[i].split(ROWS, dim=1), logits.split(ROWS, dim=1), strict=True):
-                    total += self._normalised(rows)
-                del logits
+                    sums.append(self._to_scores(sample.seg_logits.data))
+                else:
+                    self._add_scores(sums[i], sample.seg_logits.data)
+                del sample.seg_logits, sample.pred_sem_seg
             count += 1
         for total in sums:
             total /= count
         return samples, sums
 
     def _to_scores(self, logits: Tensor) -> Tensor:
-        """Class probabilities, in the place of the logits."""
+        """Class probabilities, in the place of the logits unless those are of half precision."""
+        if logits.dtype.itemsize < 4:
+            logits = logits.float()
         for rows in logits.split(ROWS, dim=1):
             rows.copy_(self._normalised(rows))
         return logits
+
+    def _add_scores(self, total: Tensor, logits: Tensor) -> None:
+        for sums, rows in zip(total.split(ROWS, dim=1), logits.split(ROWS, dim=1), strict=True):
+            sums += self._normalised(rows.to(sums.dtype))
 
     def _normalised(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=0) if self.module.out_channels > 1 else logits

@@ -136,13 +136,13 @@ def test_tta_of_segmentation_follows_the_config():
     cfg = Config(
         dict(
             model=dict(type='EncoderDecoder'),
-            tta_model=dict(type='SegTTAModel'),
+            tta_model=dict(type='MySegTTAModel'),
             tta_pipeline=[dict(type='TestTimeAug')],
             test_dataloader=dict(dataset=dict(pipeline=[dict(type='PackSegInputs')])),
         )
     )
     testing.set_tta(cfg, SCOPES['mmseg'])
-    assert cfg.model == dict(type='SegTTAModel', module=dict(type='EncoderDecoder'))
+    assert cfg.model == dict(type='MySegTTAModel', module=dict(type='EncoderDecoder'))
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='TestTimeAug')]
     cfg.pop('tta_model')
     with pytest.raises(UserError, match='no tta_model and tta_pipeline'):

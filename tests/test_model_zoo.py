@@ -1,0 +1,188 @@
+"""The index of models and its page: every published checkpoint with the authors' figures, and counts of our configs."""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import MODELS, DefaultScope
+from modelindex import load_model_index
+from torch import Tensor, nn
+
+from mmmsvmamba.analysis import count_flops
+from mmmsvmamba.engine.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+INDEX = ROOT / 'model-index.yml'
+PAGE = (ROOT / 'docs' / 'model_zoo.md').read_text()
+ENTRIES = {model['Name']: model for model in load(INDEX)['Models']}
+
+HUGGING_FACE = 'https://huggingface.co/YuhengSSS/MSVMamba/resolve/main/'
+GOOGLE_DRIVE = 'https://drive.google.com/drive/folders/'
+#: What the authors print: parameters, operations, accuracy; and where the weights are.
+PUBLISHED = {
+    'msvmamba_n_in1k': ('6.9M', '0.9G', [77.3], '1J41w3ApitQhp2O3wHmJoOs4U032uqebK'),
+    'msvmamba_m_in1k': ('11.9M', '1.5G', [79.8], '1jfl2GmuKcUB8sPwRlyHK_wT0MjqgljYk'),
+    'msvmamba_t_in1k': ('33.0M', '4.6G', [82.8], '1ddNWk89ohcxxMuVEaJ2Y5A6xeBKgA7lU'),
+    'msvmamba_t_v3_in1k': ('32M', '5.0G', [83.0], 'msvmambav3_tiny_224.pth'),
+    'msvmamba_s_v3_in1k': ('50M', '8.8G', [84.1], 'msvmambav3_small_224.pth'),
+    'msvmamba_b_v3_in1k': ('91M', '16.3G', [84.4], 'msvmambav3_base_224.pth'),
+    'mask_rcnn_msvmamba_m_1x': ('32M', '201G', [43.8, 39.9], '12CrNAGBalU0yoQcQgPTGO5lM397Jc4La'),
+    'mask_rcnn_msvmamba_t_1x': ('53M', '252G', [46.9, 42.2], '1MogQ6PGdrgsyJckJTL9BJzlMCodJ3epu'),
+    'mask_rcnn_msvmamba_m_3x': ('32M', '201G', [46.3, 41.8], '10-8cDnRfnk_j4QxMHkhUyecucnM_82pt'),
+    'mask_rcnn_msvmamba_t_3x': ('53M', '252G', [48.3, 43.2], '1dK1qFjaU8GmqvsmMr1mgppNJlNacHPtG'),
+    'upernet_msvmamba_m_160k_ade20k': ('42M', '875G', [45.1, 45.4], '1naZHL4mwTchllAE001SsyZ_z4y_JRF0s'),
+    # README, paper, and many scales in the paper
+    'upernet_msvmamba_t_160k_ade20k': ('65M', '942G', [47.8, 47.6, 48.5], '1FaFPFExDd_4goIlLjTR7fXsuMRr-vYoY'),
+}
+METRICS = {
+    'msvmamba': ['Top 1 Accuracy'],
+    'mask_rcnn': ['box AP', 'mask AP'],
+    'upernet_msvmamba_m': ['mIoU', 'mIoU (ms+flip)'],
+    'upernet_msvmamba_t': ['mIoU', 'Paper mIoU', 'Paper mIoU (ms+flip)'],
+}
+#: Start of a config's name -> library, and the size of image for which operations are counted.
+KINDS = {'msvmamba': ('mmpretrain', (224, 224)), 'mask_rcnn': ('mmdet', (1280, 800)), 'upernet': ('mmseg', (512, 2048))}
+
+
+class FixedBoxes(nn.Module):
+    """A Mask R-CNN as its operations are counted: with 1,000 boxes and 100 masks, whatever the image."""
+
+    def __init__(self, detector: nn.Module):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, x: Tensor) -> tuple:
+        levels = self.detector.neck(self.detector.backbone(x))
+        heads = self.detector.roi_head
+        boxes, masks = x.new_empty(1000, 256, 7, 7), x.new_empty(100, 256, 14, 14)
+        return self.detector.rpn_head(levels), heads.bbox_head(boxes), heads.mask_head(masks)
+
+
+@pytest.fixture(scope='module')
+def config():
+    """Reads a config; what `mmdet::…` and the like stand for, mmengine would look up anew for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, '_get_cfg_path', staticmethod(functools.cache(Config._get_cfg_path)))
+        yield functools.cache(lambda name: Config.fromfile(str(ROOT / ENTRIES[name]['Config'])))
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('dev_model_zoo', ROOT / 'tools' / 'dev' / 'model_zoo.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kind_of(name: str) -> tuple[str, tuple[int, int]]:
+    return KINDS[next(start for start in KINDS if name.startswith(start))]
+
+
+def test_index_is_valid_for_mim():
+    index = load_model_index.load(str(INDEX))
+    assert index.check(silent=True) == []
+    assert [model.name for model in index.models] == list(ENTRIES)
+    assert len(load(INDEX)['Models']) == len(ENTRIES)  # no name twice
+
+
+def test_index_has_every_config_but_those_of_the_shapes():
+    configs = {f'configs/{path.name}' for path in (ROOT / 'configs').glob('*.py') if 'shapes' not in path.name}
+    assert {model['Config'] for model in ENTRIES.values()} == configs
+    # mim saves a config under the name of its model
+    assert [name for name, model in ENTRIES.items() if model['Config'] != f'configs/{name}.py'] == []
+
+
+def test_models_with_results_are_the_published_ones():
+    assert {name for name, model in ENTRIES.items() if 'Results' in model} == set(PUBLISHED)
+    for name in set(ENTRIES) - set(PUBLISHED):
+        metadata = ENTRIES[name]['Metadata']
+        assert not {'Weights', 'Converted From'} & set(ENTRIES[name])
+        assert not any(key.startswith(('Weights', 'Reported')) for key in metadata)
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_figures_are_those_of_the_authors(name):
+    parameters, operations, accuracies, weights = PUBLISHED[name]
+    model, metadata = ENTRIES[name], ENTRIES[name]['Metadata']
+    found = [pair for result in model['Results'] for pair in result['Metrics'].items()]
+    metrics = next(metrics for start, metrics in METRICS.items() if name.startswith(start))
+    assert found == list(zip(metrics, accuracies, strict=True))
+    assert 'not reproduced' in metadata['Accuracy'] and metadata['Weights License'] == 'none given'
+
+    digits = len(parameters[:-1].partition('.')[2])
+    assert f'{metadata["Parameters"] / 1e6:.{digits}f}M' == parameters
+    assert metadata['Reported FLOPs'] == pytest.approx(1e9 * float(operations[:-1]), abs=1)
+    # what the page says about the figure that is printed for the tiny detector
+    off = 252 / 265 if name.startswith('mask_rcnn_msvmamba_t') else 1
+    assert metadata['FLOPs'] == pytest.approx(metadata['Reported FLOPs'] / off, rel=0.03)
+
+    if weights.endswith('.pth'):
+        assert model['Weights'] == HUGGING_FACE + weights and 'Converted From' not in model
+    else:  # a folder: mim must neither take its page for a file nor show its address in small letters
+        assert model['Converted From'] == {'Weights': GOOGLE_DRIVE + weights} and 'Weights' not in model
+        assert not any(isinstance(value, str) and '://' in value for value in metadata.values())
+
+
+@pytest.mark.parametrize('name', [name for name in ENTRIES if not name.endswith('_3x')])
+def test_counts_are_those_of_the_config(name, config):
+    scope, shape = kind_of(name)
+    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
+        model = MODELS.build(config(name).model)
+    metadata = ENTRIES[name]['Metadata']
+    assert metadata['Parameters'] == sum(parameter.numel() for parameter in model.parameters())
+    count = count_flops(FixedBoxes(model) if scope == 'mmdet' else model, (1, 3, *shape))
+    assert metadata['FLOPs'] == count.total
+
+
+def test_both_schedules_have_the_same_counts():
+    for name in [name for name in ENTRIES if name.endswith('_3x')]:
+        short, long = (ENTRIES[other]['Metadata'] for other in (name.replace('_3x', '_1x'), name))
+        assert [short[key] for key in ('Parameters', 'FLOPs')] == [long[key] for key in ('Parameters', 'FLOPs')]
+
+
+@pytest.mark.parametrize('name', ENTRIES)
+def test_configs_expect_the_weights_where_the_index_has_them(name, config):
+    cfg = config(name)
+    classifier = ENTRIES[f'msvmamba_{re.search("msvmamba_([a-z](?:_v3)?)_", name)[1]}_in1k']
+    metadata = classifier['Metadata']
+    named, source = ('published', 'published_source') if name.endswith('in1k') else ('pretrained', 'pretrained_source')
+    assert cfg[named] == classifier.get('Weights', metadata.get('Weights File'))
+    assert classifier.get('Converted From', {}).get('Weights', '') in cfg.get(source, '')
+    v3 = cfg.model.backbone.arch.endswith('-v3')
+    assert ENTRIES[name]['In Collection'] == ('MSVMamba-v3' if v3 else 'MSVMamba')
+    recipe = 'ours' if v3 and not name.endswith('in1k') else "the authors'"
+    assert ENTRIES[name]['Metadata']['Recipe'] == recipe
+
+
+def test_tables_of_the_page_are_those_of_the_index(tool):
+    assert tool.fill(PAGE, tool.tables(list(ENTRIES.values()))) == PAGE, 'run python tools/dev/model_zoo.py'
+    rows = [line for line in PAGE.splitlines() if line.startswith('| MSVMamba-') and '](../configs/' in line]
+    assert len(rows) == len(ENTRIES)
+    assert sum('none given' in row for row in rows) == len(PUBLISHED)
+
+
+def test_generator_refuses_what_has_no_place(tool):
+    tables = tool.tables(list(ENTRIES.values()))
+    with pytest.raises(UserError, match=r"has places for the tables \['ADE20K'\]; the index gives \['ImageNet-1k'"):
+        tool.fill('<!-- table: ADE20K -->\n<!-- end -->\n', tables)
+    with pytest.raises(UserError, match='has no line "<!-- end -->" behind the table ADE20K'):
+        tool.fill('<!-- table: ADE20K -->\n', {'ADE20K': ''})
+    with pytest.raises(UserError, match='x is in no table: its training data are Cityscapes, its epochs None'):
+        tool.tables([{'Name': 'x', 'Metadata': {'Training Data': 'Cityscapes'}}])
+
+
+@pytest.mark.parametrize('name', ['model_zoo.md', 'extending.md'])
+def test_links_and_paths_of_the_pages_exist(name):
+    text = (ROOT / 'docs' / name).read_text()
+    linked = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?://)([^)]+)\)', text)]
+    typed = re.findall(r'\b(?:tools|configs|tests|benchmarks|mmmsvmamba|kernels)/[\w./-]*\w\.(?:py|sh|yml)\b', text)
+    assert [path for path in linked if not (ROOT / 'docs' / path).exists()] == []
+    assert [path for path in typed if not (ROOT / path).exists()] == []
+    folders = [ROOT / folder for folder in ('tests', 'mmmsvmamba', 'tools', 'benchmarks')]
+    known = {path.name for folder in folders for path in folder.rglob('*.py')}
+    assert [file for file in re.findall(r'`(\w+\.py)`', text) if file not in known] == []
