@@ -20,6 +20,7 @@ from .data_root import move_data_root
 from .distributed import prepare_cpu_processes
 from .errors import UserError
 from .guards import add_guards
+from .input_size import set_input_size
 from .progress import progress_bar
 from .scopes import scope_of
 
@@ -86,6 +87,9 @@ def test(argv: Sequence[str] | None = None) -> None:
     preflight.check_testing(cfg, scope)
     if args.tta:
         testing.set_tta(cfg, scope)
+    if args.input_size is not None:
+        set_input_size(cfg, scope, args.input_size)
+    testing.evaluate_once(cfg)
 
     runner = _build_runner(cfg)
     guard_data(runner)
@@ -151,6 +155,7 @@ def _test_parser() -> argparse.ArgumentParser:
     parser.add_argument('--show', action='store_true', help='show ground truth and predictions in windows')
     parser.add_argument('--show-dir', metavar='DIR', help='draw ground truth and predictions into this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (2)')
+    parser.add_argument('--input-size', type=int, metavar='N', help='classify squares of N pixels, at any resolution')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation (not with masks)')
     return parser
 

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from .building import build_own_backbone
+from .class_labels import check_class_labels
 from .coco_file import check_coco_dataset
 from .errors import UserError
 from .image_folders import check_classification_folders, check_segmentation_folders
@@ -41,6 +42,8 @@ def check_training(cfg: Config, scope: Scope) -> None:
         return
     datasets = _leaf_datasets(cfg, 'train_dataloader') + _leaf_datasets(cfg, 'val_dataloader')
     _report(cfg, _data_problems(cfg, scope, datasets, 'val_evaluator'), _pretrained_problems(cfg))
+    if scope.name == 'mmpretrain':
+        check_class_labels(cfg, datasets)
     resumed = cfg.load_from if cfg.get('resume') and cfg.get('load_from') else None
     checkpoint = read_checkpoint(resumed) if resumed else None
     if resumed:
@@ -63,9 +66,16 @@ def check_testing(cfg: Config, scope: Scope) -> None:
     if not _is_first_process():
         return
     if _is_local(cfg.load_from) and not Path(cfg.load_from).is_file():
-        raise UserError(f'There is no checkpoint {cfg.load_from} ({Path(cfg.load_from).absolute()}).')
+        source = cfg.get('published_source') if cfg.load_from == cfg.get('published') else None
+        raise UserError(
+            f'There is no checkpoint {cfg.load_from} ({Path(cfg.load_from).absolute()}).'
+            + (f" The authors' file: {source}" if source else '')
+        )
     checkpoint = read_checkpoint(cfg.load_from)
-    _report(cfg, _data_problems(cfg, scope, _leaf_datasets(cfg, 'test_dataloader'), 'test_evaluator'), [])
+    datasets = _leaf_datasets(cfg, 'test_dataloader')
+    _report(cfg, _data_problems(cfg, scope, datasets, 'test_evaluator'), [])
+    if scope.name == 'mmpretrain':
+        check_class_labels(cfg, datasets)
     backbone = build_own_backbone(cfg, scope)
     if backbone is not None:
         _check_neck(cfg.model, backbone)

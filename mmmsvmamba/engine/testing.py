@@ -80,6 +80,13 @@ def _flip_pipeline(pipeline: list[dict], scope: Scope) -> list[dict]:
     return [*deepcopy(list(pipeline[:-1])), dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
+def evaluate_once(cfg: Config) -> None:
+    """Tests the averaged weights alone: mmpretrain's second evaluation would draw and dump over the first."""
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type') == 'EMAHook':
+            hook.pop('evaluate_on_origin', None)
+
+
 def has_masks(model: dict) -> bool:
     """Whether a detector predicts masks, judged by a mask head or a panoptic head anywhere in its config."""
     return any(
