@@ -9,18 +9,19 @@ from registry import Contender, case
 from torch import nn
 
 from mmmsvmamba import MSVMamba
+from mmmsvmamba.analysis import count_flops
 
-#: Multiply-adds of one image of 224×224, in 10⁹.
-NANO_GFLOPS, CONVNEXT_T_GFLOPS = 0.883, 4.47
+IMAGE = (3, 224, 224)
 
 
 def build(device: torch.device, batch: int) -> list[Contender]:
     from mmpretrain.models.backbones import ConvNeXt  # not above mmmsvmamba, which makes it importable everywhere
 
     torch.manual_seed(0)
-    images = torch.randn(batch, 3, 224, 224, device=device)
+    images = torch.randn(batch, *IMAGE, device=device)
 
-    def contender(name: str, model: nn.Module, gflops: float, ours: bool) -> Contender:
+    def contender(name: str, model: nn.Module, ours: bool) -> Contender:
+        gflops = count_flops(model, (1, *IMAGE)).total / 1e9
         model.to(device).eval()
 
         @torch.inference_mode()
@@ -30,8 +31,8 @@ def build(device: torch.device, batch: int) -> list[Contender]:
         return Contender(name, run, ours, work=batch * gflops)
 
     return [
-        contender('nano', MSVMamba('nano', out_indices=(3,)), NANO_GFLOPS, ours=True),
-        contender('convnext-t', ConvNeXt('tiny'), CONVNEXT_T_GFLOPS, ours=False),
+        contender('nano', MSVMamba('nano', out_indices=(3,)), ours=True),
+        contender('convnext-t', ConvNeXt('tiny'), ours=False),
     ]
 
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
-import platform
-import re
 import sys
 import time
 from pathlib import Path
@@ -21,23 +18,11 @@ from pathlib import Path
 import backbone_speed  # noqa: F401  registers its cases
 import scan_speed  # noqa: F401
 import torch
+from machine import describe, usable_device
 from registry import CASES, Case, Contender
 
 #: Turns that every contender gets, and after which a case stops however short it is.
 MIN_TURNS, MAX_TURNS = 3, 50
-
-
-def machine(device: torch.device) -> dict:
-    info = Path('/proc/cpuinfo')
-    model = re.search(r'^model name\s*: (.*)$', info.read_text(), re.MULTILINE) if info.exists() else None
-    return {
-        'cpu': model[1] if model else platform.processor(),
-        'cores': os.cpu_count(),
-        'threads': torch.get_num_threads(),
-        'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device),
-        'torch': torch.__version__,
-        'python': platform.python_version(),
-    }
 
 
 def seconds(contender: Contender, device: torch.device) -> float:
@@ -103,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', default='*', metavar='PATTERN', help='shell pattern of case names (default: all)')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and stop')
-    parser.add_argument('--device', default='cpu', type=torch.device)
+    parser.add_argument('--device', default='cpu', type=usable_device)
     parser.add_argument('--threads', type=int, help='threads of torch on a CPU (default: all cores)')
     parser.add_argument('--seconds', type=float, default=20.0, help='about how long a case may take (default: 20)')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='where the results go')
@@ -122,7 +107,7 @@ def main() -> None:
             parser.error(f'--threads must be at least 1, got {args.threads}')
         torch.set_num_threads(args.threads)
 
-    results = {'machine': machine(args.device), 'cases': {}}
+    results = {'machine': describe(args.device), 'cases': {}}
     for name in names:
         results['cases'][name] = measure(CASES[name], args.device, args.seconds)
         print(report(name, results['cases'][name]), flush=True)
