@@ -25,7 +25,8 @@ model = dict(
 )
 
 # The pipelines are those of Swin, which the published runs share: RandAugment (two of rand-m9-mstd0.5-inc1) and erasing
-# (0.25, by pixel) in training; 256 pixels bicubic and a centre crop of 224 in test. 8 GPUs of 128 images.
+# (0.25, by pixel) in training, without the colour jitter, which timm drops beside RandAugment; 256 pixels bicubic and a
+# centre crop of 224 in test. 8 GPUs of 128 images.
 train_dataloader = dict(batch_size=128, dataset=dict(type='ImageNetFolders', data_prefix='train'))
 val_dataloader = dict(batch_size=128, dataset=dict(type='ImageNetFolders', data_prefix='val'))
 test_dataloader = val_dataloader

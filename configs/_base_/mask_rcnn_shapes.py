@@ -3,7 +3,11 @@
 A config based on this names the backbone and the channels of its four maps.
 """
 
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/default_runtime.py',
+    'shapes_schedule.py',
+]
 custom_imports = dict(imports=['mmmsvmamba'], allow_failed_imports=False)
 
 classes = ('disc', 'square', 'star', 'triangle')
@@ -15,8 +19,6 @@ channels = 64
 strides = [4, 8, 16, 32]
 # One sample per bin: on a CPU RoIAlign runs on one core and its time goes with the samples.
 roi_align = dict(sampling_ratio=1)
-iterations = 1500
-warm_up = 60
 
 model = dict(
     neck=dict(out_channels=channels, num_outs=4, norm_cfg=dict(type='GN', num_groups=8)),
@@ -86,25 +88,11 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
-    clip_grad=dict(max_norm=5),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warm_up),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=warm_up, end=iterations),
-]
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 randomness = dict(seed=0)
-
-# The weights that are evaluated and saved are a running average of the trained ones.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.01, priority='ABOVE_NORMAL')]
 default_hooks = dict(
     logger=dict(interval=50),
     checkpoint=dict(by_epoch=False, interval=500, max_keep_ckpts=1),

@@ -3,7 +3,7 @@
 A config based on this names the backbone and the channels of its four maps. The background counts as a class.
 """
 
-_base_ = ['upernet.py', 'mmseg_runtime.py']
+_base_ = ['upernet.py', 'mmseg_runtime.py', 'shapes_schedule.py']
 
 classes = ('background', 'disc', 'square', 'star', 'triangle')
 palette = [(90, 90, 90), (230, 60, 60), (120, 200, 40), (40, 190, 220), (150, 70, 230)]
@@ -12,8 +12,6 @@ data_source = '`python tools/make_shapes.py` draws it in a minute'
 
 channels = 64
 size = (128, 128)
-iterations = 1500
-warm_up = 60
 
 model = dict(
     data_preprocessor=dict(size=size),
@@ -77,21 +75,6 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
-
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
-    clip_grad=dict(max_norm=5),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warm_up),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=warm_up, end=iterations),
-]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)
-
-# The weights that are evaluated and saved are a running average of the trained ones.
-custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.01, priority='ABOVE_NORMAL')]
 default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=1))

@@ -23,9 +23,10 @@ SEG_PALETTE = [(90, 90, 90), *PALETTE]
 TEXTURES = ('blobs', 'stripes', 'checker', 'noise')  # TEXTURES[i] is what CLASSES[i] mostly wears
 SPLITS = ('train', 'val')
 # Raised whenever the same arguments give other pictures, so that old files are not reused.
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 
 MAX_OBJECTS = 12
+OF_A_CLASS = (2, 4)  # shapes in a picture of a class
 MAX_HIDDEN = 0.6  # of a whole shape, behind others or beyond the border
 MIN_VISIBLE = 60  # pixels
 MIN_SIZE, MAX_SIZE = 64, 1024  # of a scene
@@ -38,7 +39,7 @@ _PIXEL_NOISE = 6.0
 _PLACEMENT_TRIES = 30
 _BACKGROUND_CONTRAST = (0.1, 0.3)
 _SHAPE_CONTRAST = (0.25, 0.45)
-_SCENES, _OBJECTS = 0, 1  # head of the random key: scenes and single objects share no stream
+_SCENES, _CLASS_PICTURES = 0, 1  # head of the random key: scenes and pictures of a class share no stream
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,11 @@ def make_scene(split: str, index: int, seed: int = 0, size: int = 128, max_objec
     return Scene(_develop(rng, canvas), instances)
 
 
-def make_object(split: str, index: int, seed: int = 0, size: int = 96) -> tuple[np.ndarray, int]:
-    """Draws one shape, alone and whole, on a background; classes take turns.
+def make_class_picture(split: str, index: int, seed: int = 0, size: int = 96) -> tuple[np.ndarray, int]:
+    """Draws two to four shapes of one class, within the borders, on a background; classes take turns.
+
+    Of a single shape both hue and texture may be unlike its class; then its outline alone tells the class, which takes
+    a network longer than minutes to learn.
 
     Args:
         split: ``'train'`` or ``'val'``.
@@ -135,13 +139,14 @@ def make_object(split: str, index: int, seed: int = 0, size: int = 96) -> tuple[
     Raises:
         ValueError: If an argument is out of its range.
     """
-    rng = _random_stream(_OBJECTS, split, index, seed, size)
+    rng = _random_stream(_CLASS_PICTURES, split, index, seed, size)
     label = index % len(CLASSES)
-    extent = rng.uniform(0.3, 0.6) * size
-    margin = extent * np.linalg.norm(_outline(label), axis=1).max()
-    centre = rng.uniform(margin, size - margin, 2)
     canvas = _background(rng, size)
-    _paint(rng, canvas, _shape(rng, label, extent, centre, size))
+    for _ in range(rng.integers(*OF_A_CLASS, endpoint=True)):
+        extent = rng.uniform(0.35, 0.6) * size
+        margin = extent * np.linalg.norm(_outline(label), axis=1).max()
+        centre = rng.uniform(margin, size - margin, 2)
+        _paint(rng, canvas, _shape(rng, label, extent, centre, size))
     return _develop(rng, canvas), label
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .shapes import CLASSES, DRAWING_VERSION, SPLITS, make_object, make_scene
+from .shapes import CLASSES, DRAWING_VERSION, SPLITS, make_class_picture, make_scene
 from .shapes_figures import Figures
 from .shapes_layouts import AdeWriter, ClassFolderWriter, CocoWriter, encode_png
 
@@ -26,11 +26,11 @@ class ShapesSpec:
     Attributes:
         train: Training scenes.
         val: Unseen scenes.
-        size: Side of a scene in pixels, 64 to 1024; pictures of one object are three quarters of
+        size: Side of a scene in pixels, 64 to 1024; pictures of a class are three quarters of
             it, at least 64.
         seed: Another seed is another data set.
-        layouts: Some of ``LAYOUTS``. The class folders hold as many training pictures as there are
-            training scenes, and twice as many unseen ones as there are unseen scenes.
+        layouts: Some of ``LAYOUTS``. The class folders hold twice as many pictures as there are
+            scenes.
     """
 
     train: int = 2000
@@ -50,13 +50,13 @@ class ShapesSpec:
         """Numbers of a split's scenes."""
         return range(self.train if split == 'train' else self.val)
 
-    def objects(self, split: str) -> range:
-        """Numbers of a split's pictures of one object."""
-        return range(self.train if split == 'train' else 2 * self.val)
+    def class_pictures(self, split: str) -> range:
+        """Numbers of a split's pictures of a class."""
+        return range(2 * len(self.scenes(split)))
 
     @property
-    def object_size(self) -> int:
-        """Side in pixels of a picture of one object."""
+    def class_picture_size(self) -> int:
+        """Side in pixels of a picture of a class."""
         return max(64, self.size * 3 // 4)
 
 
@@ -98,7 +98,7 @@ def export_shapes(
         fresh.mkdir()
         figures = _write_scenes(fresh, spec, track)
         if 'imagenet' in spec.layouts:
-            _write_objects(fresh, spec, track)
+            _write_class_pictures(fresh, spec, track)
         record = json.dumps(_parameters(spec) | {'figures': figures}, indent=2)
         (fresh / RECORD).write_text(record + '\n', encoding='utf-8')
         if out.exists():
@@ -122,11 +122,11 @@ def _write_scenes(root: Path, spec: ShapesSpec, track: Track) -> dict:
     return figures.summary()
 
 
-def _write_objects(root: Path, spec: ShapesSpec, track: Track) -> None:
+def _write_class_pictures(root: Path, spec: ShapesSpec, track: Track) -> None:
     writer = ClassFolderWriter(root)
     for split in SPLITS:
-        for index in track(spec.objects(split), f'{split} objects'):
-            image, label = make_object(split, index, spec.seed, spec.object_size)
+        for index in track(spec.class_pictures(split), f'{split} class pictures'):
+            image, label = make_class_picture(split, index, spec.seed, spec.class_picture_size)
             writer.add(split, f'{split}_{index:06d}', encode_png(image), label)
 
 

@@ -110,7 +110,7 @@ class AdeWriter:
 
 
 class ClassFolderWriter:
-    """``imagenet/{train,val}/<class>/*.png``: pictures of one object each."""
+    """``imagenet/{train,val}/<class>/*.png``: pictures of one class each."""
 
     FOLDER = 'imagenet'
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmmsvmamba.datasets import shapes
-from mmmsvmamba.datasets.shapes import make_object, make_scene
+from mmmsvmamba.datasets.shapes import make_class_picture, make_scene
 from mmmsvmamba.datasets.shapes_figures import ColourBaseline, Figures, describe
 
 SCENE_0 = [  # label and box of every instance
@@ -36,14 +36,14 @@ def test_the_drawing_has_not_changed():
     """If this fails on purpose, raise DRAWING_VERSION: written data sets are reused by it."""
     scene = make_scene('train', 0)
     drawn = [(instance.label, instance.bbox) for instance in scene.instances]
-    assert (shapes.DRAWING_VERSION, drawn) == (1, SCENE_0)
+    assert (shapes.DRAWING_VERSION, drawn) == (2, SCENE_0)
 
 
 def test_splits_and_seeds_share_no_picture():
     pictures = []
     for split, seed, index in itertools.product(shapes.SPLITS, (0, 1), range(20)):
         pictures.append(make_scene(split, index, seed, size=64).image)
-        pictures.append(make_object(split, index, seed, size=64)[0])
+        pictures.append(make_class_picture(split, index, seed, size=64)[0])
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
 
@@ -102,15 +102,18 @@ def test_max_objects():
     assert {len(make_scene('train', i, max_objects=2).instances) for i in range(30)} == {1, 2}
 
 
-def test_single_objects_take_turns_and_stay_whole(monkeypatch):
-    painted = []
+def test_pictures_of_a_class_hold_whole_shapes_of_it_and_take_turns(monkeypatch):
+    painted, counts = [], set()
     paint = shapes._paint
     monkeypatch.setattr(shapes, '_paint', lambda r, c, s: (painted.append(s), paint(r, c, s)))
     for index in range(40):
-        image, label = make_object('val', index, size=80)
-        assert image.shape == (80, 80, 3)
-        assert label == index % len(shapes.CLASSES) == painted[-1].label
-        assert np.count_nonzero(painted[-1].coverage >= 128) == painted[-1].area
+        painted.clear()
+        image, label = make_class_picture('val', index, size=80)
+        assert image.shape == (80, 80, 3) and label == index % len(shapes.CLASSES)
+        assert {shape.label for shape in painted} == {label}
+        assert all(np.count_nonzero(shape.coverage >= 128) == shape.area for shape in painted)
+        counts.add(len(painted))
+    assert counts == {2, 3, 4}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmmsvmamba.datasets.shapes import CLASSES, SEG_CLASSES, make_object, make_scene
+from mmmsvmamba.datasets.shapes import CLASSES, SEG_CLASSES, make_class_picture, make_scene
 from mmmsvmamba.datasets.shapes_export import ShapesSpec, export_shapes
 
 SPEC = ShapesSpec(train=6, val=3, size=96)
@@ -33,8 +33,8 @@ def read_rgb(path: Path) -> np.ndarray:
 def test_same_parameters_same_bytes(root, tmp_path):
     export_shapes(tmp_path / 'again', SPEC)
     assert contents(root) == contents(tmp_path / 'again')
-    # two copies of each scene and a mask; three training and six unseen objects
-    assert sum(name.endswith('.png') for name in contents(root)) == 3 * (6 + 3) + (6 + 2 * 3)
+    # two copies of each scene and a mask; and two pictures of a class
+    assert sum(name.endswith('.png') for name in contents(root)) == 3 * (6 + 3) + 2 * (6 + 3)
 
 
 def test_another_seed_another_data_set(root, tmp_path):
@@ -77,7 +77,7 @@ def test_coco_and_ade_hold_the_drawn_scenes(root, split, folder):
 def test_class_folders(root):
     for split, count in (('train', 6), ('val', 6)):
         for index in range(count):
-            image, label = make_object(split, index, SPEC.seed, 72)
+            image, label = make_class_picture(split, index, SPEC.seed, 72)
             path = root / f'imagenet/{split}/{CLASSES[label]}/{split}_{index:06d}.png'
             np.testing.assert_array_equal(read_rgb(path), image)
 
@@ -190,7 +190,7 @@ def test_deleted_layout_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize('error', [OSError('disk full'), KeyboardInterrupt()])
-@pytest.mark.parametrize('stage', ['train scenes', 'val objects'])
+@pytest.mark.parametrize('stage', ['train scenes', 'val class pictures'])
 def test_an_interrupted_run_leaves_nothing(tmp_path, stage, error):
     def break_off(numbers, title):
         for number in numbers:
