@@ -11,15 +11,17 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from .building import build_errors
 from .errors import UserError
+from .image_folders import built_unread
+from .scopes import Scope
 
 
-def check_class_labels(cfg: Config, datasets: list[dict]) -> None:
+def check_class_labels(cfg: Config, scope: Scope, datasets: list[dict]) -> None:
     """Checks the lists and the class folders of mmpretrain's CustomDataset and its subclasses, where they are local.
 
     Args:
         cfg: a config of mmpretrain.
+        scope: its library.
         datasets: what its data loaders read, without wrappers.
 
     Raises:
@@ -35,13 +37,10 @@ def check_class_labels(cfg: Config, datasets: list[dict]) -> None:
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
     numbered: dict[str, list[str]] = {}
     for dataset in datasets:
-        with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
+        with DATASETS.switch_scope_and_registry(scope.name) as registry:
             kind = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-            if not issubclass(kind, CustomDataset):
-                continue
-            with build_errors(f'building the dataset {kind.__name__} failed'):
-                built = registry.build({**dataset, 'pipeline': [], 'lazy_init': True})
-        if not built.with_label:
+        built = built_unread(kind, dataset, scope, CustomDataset, 'load_data_list')
+        if built is None or not built.with_label:
             continue
         if built.ann_file and os.path.isfile(built.ann_file):
             _check_list(Path(built.ann_file), num_classes)

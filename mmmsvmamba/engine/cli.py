@@ -89,7 +89,7 @@ def test(argv: Sequence[str] | None = None) -> None:
         testing.set_tta(cfg, scope)
     if args.input_size is not None:
         set_input_size(cfg, scope, args.input_size)
-    testing.evaluate_once(cfg)
+    testing.drop_averaging(cfg)
 
     runner = _build_runner(cfg)
     guard_data(runner)

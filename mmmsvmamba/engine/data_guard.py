@@ -60,6 +60,7 @@ class GuardedPipeline(Compose):
             given = data
             try:
                 data = step(given)
+                _straighten(data)
                 if watch is not None and isinstance(data, Mapping):
                     watch.after(position, data)
             except UserError as error:
@@ -152,6 +153,16 @@ def _guarded(dataset: Dataset, pipeline: Callable, attempts: int | None) -> Guar
         if type(step) is TestTimeAug:
             step.subroutines = [_guarded(dataset, routine, 1) for routine in step.subroutines]
     return GuardedPipeline(steps, label_rules(dataset, steps), attempts)
+
+
+def _straighten(data: Any) -> None:
+    """Copies a flipped image of one column, which numpy calls contiguous although it runs backwards.
+
+    The packing steps of the libraries then hand it to torch as it is, and torch refuses.
+    """
+    image = data.get('img') if isinstance(data, Mapping) else None
+    if isinstance(image, np.ndarray) and image.flags.c_contiguous and min(image.strides, default=0) < 0:
+        data['img'] = image.copy()
 
 
 def _failure(step: Callable, data: Any, error: Exception) -> str:

@@ -35,7 +35,7 @@ def check_segmentation_folders(kind: type, dataset: dict, scope: Scope) -> None:
     """
     from mmseg.datasets import BaseSegDataset
 
-    built = _built_unread(kind, dataset, scope, BaseSegDataset, 'load_data_list')
+    built = built_unread(kind, dataset, scope, BaseSegDataset, 'load_data_list')
     if built is None:
         return
     prefix = built.data_prefix
@@ -82,7 +82,7 @@ def check_classification_folders(kind: type, dataset: dict, scope: Scope) -> tup
     from mmpretrain.datasets import CustomDataset
     from mmpretrain.datasets.custom import find_folders
 
-    built = _built_unread(kind, dataset, scope, CustomDataset, 'load_data_list', '_find_samples')
+    built = built_unread(kind, dataset, scope, CustomDataset, 'load_data_list', '_find_samples')
     if built is None or not _is_local(built.img_prefix):
         return None
     root = built.img_prefix
@@ -113,7 +113,7 @@ def check_classification_folders(kind: type, dataset: dict, scope: Scope) -> tup
     return tuple(folders)
 
 
-def _built_unread(kind: type, dataset: dict, scope: Scope, base: type, *readers: str) -> Any:
+def built_unread(kind: type, dataset: dict, scope: Scope, base: type, *readers: str) -> Any:
     """The dataset before it has read anything, with the defaults of its class, or None if it has a layout of its own.
 
     Args:

@@ -5,12 +5,8 @@ from typing import Any
 from mmengine.config import Config
 
 from .errors import UserError
+from .leaf_datasets import leaf_datasets
 from .scopes import Scope
-
-OTHER_SCOPES = {
-    'mmdet': 'set the scale of the Resize step in test_dataloader.dataset.pipeline with --cfg-options',
-    'mmseg': 'set the scale of the Resize step in test_dataloader.dataset.pipeline with --cfg-options',
-}
 
 
 def set_input_size(cfg: Config, scope: Scope, size: int) -> None:
@@ -30,21 +26,23 @@ def set_input_size(cfg: Config, scope: Scope, size: int) -> None:
     """
     if scope.name != 'mmpretrain':
         raise UserError(
-            f'--input-size is for classification; this config is for {scope.task}: {OTHER_SCOPES[scope.name]}.'
+            f'--input-size is for classification; this config is for {scope.task}: set the size in '
+            'test_dataloader.dataset.pipeline with --cfg-options.'
         )
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise UserError(f'--input-size {size}: a whole number of pixels from 1 is expected, for example 384.')
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    steps = _steps(dataset.get('pipeline') or [])
+    for dataset in leaf_datasets(cfg, 'test_dataloader'):
+        _set_input_size(_steps(dataset.get('pipeline') or []), size)
+
+
+def _set_input_size(steps: list[dict], size: int) -> None:
     resizes = [step for step in steps if _kind(step) == 'ResizeEdge']
     crops = [step for step in steps if _kind(step) == 'CenterCrop']
     if len(resizes) != 1 or len(crops) != 1:
         found = ', '.join(map(_kind, steps)) or 'no steps'
         raise UserError(
-            '--input-size changes the one ResizeEdge and the one CenterCrop of a test pipeline, but '
-            f'test_dataloader.dataset.pipeline has {found}. Set the sizes there with --cfg-options instead.'
+            '--input-size changes the one ResizeEdge and the one CenterCrop of a test pipeline, but that of '
+            f'test_dataloader has {found}. Set the sizes there with --cfg-options instead.'
         )
     [resize], [crop] = resizes, crops
     trained = crop.crop_size if isinstance(crop.crop_size, int) else min(crop.crop_size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .errors import UserError
 
@@ -180,7 +180,7 @@ def _check_depth(results: dict) -> None:
             if not picture.mode.startswith(('I', 'F')):
                 return
             most = np.asarray(picture).max()
-    except UnidentifiedImageError:  # a format that only the loading step knows
+    except (OSError, Image.DecompressionBombError):  # what only the loading step can open
         return
     if most > IGNORED:
         raise UserError(

@@ -17,11 +17,16 @@ from .class_labels import check_class_labels
 from .coco_file import check_coco_dataset
 from .errors import UserError
 from .image_folders import check_classification_folders, check_segmentation_folders
+from .leaf_datasets import leaf_datasets
 from .options import pretrained_files
 from .scopes import Scope
 from .weights_fit import check_model_fits, check_resumable, check_start_fits, read_checkpoint
 
-SHAPES_CONFIG = 'configs/mask_rcnn_msvmamba_n_shapes.py'
+SHAPES_CONFIGS = {
+    'mmdet': 'configs/mask_rcnn_msvmamba_n_shapes.py',
+    'mmseg': 'configs/upernet_msvmamba_n_shapes.py',
+    'mmpretrain': 'configs/msvmamba_n_shapes.py',
+}
 SHAPES_COMMAND = 'python tools/make_shapes.py'
 SOURCES = {
     'CocoDataset': 'COCO 2017 (images and instance annotations): https://cocodataset.org/#download',
@@ -40,10 +45,10 @@ def check_training(cfg: Config, scope: Scope) -> None:
     _check_operators(scope)
     if not _is_first_process():
         return
-    datasets = _leaf_datasets(cfg, 'train_dataloader') + _leaf_datasets(cfg, 'val_dataloader')
+    datasets = leaf_datasets(cfg, 'train_dataloader') + leaf_datasets(cfg, 'val_dataloader')
     _report(cfg, _data_problems(cfg, scope, datasets, 'val_evaluator'), _pretrained_problems(cfg))
     if scope.name == 'mmpretrain':
-        check_class_labels(cfg, datasets)
+        check_class_labels(cfg, scope, datasets)
     resumed = cfg.load_from if cfg.get('resume') and cfg.get('load_from') else None
     checkpoint = read_checkpoint(resumed) if resumed else None
     if resumed:
@@ -72,10 +77,10 @@ def check_testing(cfg: Config, scope: Scope) -> None:
             + (f" The authors' file: {source}" if source else '')
         )
     checkpoint = read_checkpoint(cfg.load_from)
-    datasets = _leaf_datasets(cfg, 'test_dataloader')
+    datasets = leaf_datasets(cfg, 'test_dataloader')
     _report(cfg, _data_problems(cfg, scope, datasets, 'test_evaluator'), [])
     if scope.name == 'mmpretrain':
-        check_class_labels(cfg, datasets)
+        check_class_labels(cfg, scope, datasets)
     backbone = build_own_backbone(cfg, scope)
     if backbone is not None:
         _check_neck(cfg.model, backbone)
@@ -102,20 +107,6 @@ def _is_first_process() -> bool:
 
 def _is_local(path: str | None) -> bool:
     return bool(path) and '://' not in path
-
-
-def _leaf_datasets(cfg: Config, loader: str) -> list[dict]:
-    """The datasets of a loader that read files, inside any wrappers (RepeatDataset, ConcatDataset …)."""
-    if not cfg.get(loader):
-        return []
-    found, pending = [], [cfg[loader]['dataset']]
-    while pending:
-        dataset = pending.pop(0)
-        inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-        pending += inner
-        if not inner:
-            found.append(dataset)
-    return found
 
 
 def _data_problems(cfg: Config, scope: Scope, datasets: list[dict], evaluator: str) -> list[str]:
@@ -256,14 +247,15 @@ def _report(cfg: Config, data: list[str], weights: list[str]) -> None:
             '  --pretrained PATH   if they are in another place',
             '  --from-scratch      to start from random weights',
         ]
-    if SHAPES_CONFIG.split('/')[-1] != Path(cfg.filename).name:
-        lines += [f'{SHAPES_CONFIG} needs neither: `{SHAPES_COMMAND}` draws its data in a minute.']
+    if '_shapes' not in Path(cfg.filename).name:
+        config = SHAPES_CONFIGS[cfg.default_scope]
+        lines += [f'{config} needs neither: `{SHAPES_COMMAND}` draws its data in a minute.']
     raise UserError('\n'.join(lines))
 
 
 def _known_sources(cfg: Config) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    types = [dataset['type'] for loader in loaders for dataset in _leaf_datasets(cfg, loader)]
+    types = [dataset['type'] for loader in loaders for dataset in leaf_datasets(cfg, loader)]
     return [SOURCES[kind] for kind in types if kind in SOURCES]
 
 

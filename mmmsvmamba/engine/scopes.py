@@ -23,7 +23,7 @@ SCOPES = {
     for scope in (
         Scope('mmdet', 'detection', 'DetVisualizationHook', 'DetLocalVisualizer'),
         Scope('mmseg', 'segmentation', 'SegVisualizationHook', 'SegLocalVisualizer'),
-        Scope('mmpretrain', 'classification', 'VisualizationHook', 'UniversalVisualizer'),
+        Scope('mmpretrain', 'classification', 'ClassPictureHook', 'UniversalVisualizer'),
     )
 }
 

@@ -45,7 +45,10 @@ class AccumulatingSegTTAModel(BaseTTAModel):
         return self._decide(*self.mean_scores(self.module.test_step(batch) for batch in _augmentations(data)))
 
     def merge_preds(self, data_samples_list: Sequence[Sequence['SegDataSample']]) -> list['SegDataSample']:
-        """Merges predictions that are all there already: for each image, those of all its augmentations."""
+        """Merges predictions that are all there already: for each image, those of all its augmentations.
+
+        The score maps are taken out of the samples, and the first sample of an image becomes its result.
+        """
         return self._decide(*self.mean_scores(zip(*data_samples_list, strict=True)))
 
     def mean_scores(

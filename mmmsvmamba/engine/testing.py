@@ -1,5 +1,6 @@
 """What `tools/test.py` adds to a config: drawing, test-time augmentation, dumping of predictions."""
 
+import importlib
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
 from .errors import UserError
+from .leaf_datasets import leaf_datasets
 from .scopes import Scope
 
 
@@ -25,11 +27,12 @@ def set_drawing(cfg: Config, scope: Scope, show: bool, show_dir: str | None, wai
     if cfg.get('visualizer') is None:
         cfg.visualizer = dict(type=scope.visualizer, vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
     hooks = cfg.setdefault('default_hooks', ConfigDict())
+    if scope.name == 'mmpretrain':
+        importlib.import_module('mmmsvmamba.engine.class_pictures')  # registers the hook
+        hooks.visualization = ConfigDict(type=scope.visualization_hook, show=show, wait_time=wait_time, out_dir=folder)
+        return
     hook = hooks.setdefault('visualization', ConfigDict(type=scope.visualization_hook))
     hook.update(show=show, wait_time=wait_time)
-    if scope.name == 'mmpretrain':
-        hook.update(enable=True, interval=1, out_dir=folder)
-        return
     hook.draw = True
     if folder and scope.name == 'mmdet':
         hook.test_out_dir = folder
@@ -54,15 +57,12 @@ def set_tta(cfg: Config, scope: Scope) -> None:
             '--tta: the config has no tta_model and tta_pipeline. mmseg::_base_/default_runtime.py and '
             'mmseg::_base_/datasets/ade20k.py have them: add them to its _base_.'
         )
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
     cfg.setdefault('tta_model', _default_tta_model(scope))
-    if cfg.tta_model.type == 'SegTTAModel':  # the same result, without the score maps of all scales at once
-        cfg.tta_model.type = 'AccumulatingSegTTAModel'
-    cfg.setdefault('tta_pipeline', _flip_pipeline(dataset.pipeline, scope))
+    if cfg.tta_model.type in ('SegTTAModel', 'mmseg.SegTTAModel'):
+        cfg.tta_model.type = 'AccumulatingSegTTAModel'  # the same result, without the score maps of all scales at once
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in leaf_datasets(cfg, 'test_dataloader'):
+        dataset.pipeline = cfg.get('tta_pipeline') or _flip_pipeline(dataset.pipeline, scope)
 
 
 def _default_tta_model(scope: Scope) -> dict:
@@ -80,11 +80,17 @@ def _flip_pipeline(pipeline: list[dict], scope: Scope) -> list[dict]:
     return [*deepcopy(list(pipeline[:-1])), dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
-def evaluate_once(cfg: Config) -> None:
-    """Tests the averaged weights alone: mmpretrain's second evaluation would draw and dump over the first."""
-    for hook in cfg.get('custom_hooks') or []:
-        if hook.get('type') == 'EMAHook':
-            hook.pop('evaluate_on_origin', None)
+def drop_averaging(cfg: Config) -> None:
+    """Tests the running average of the weights, which a checkpoint has as its own, without the hook that keeps it.
+
+    mmpretrain's `EMAHook` would evaluate a second time, and draw and dump over the first, and looks in a model for
+    test-time augmentation for names that it does not have. A hook that is told to evaluate the weights themselves
+    (`evaluate_on_ema=False`) stays.
+    """
+    if cfg.get('custom_hooks'):
+        cfg.custom_hooks = [
+            hook for hook in cfg.custom_hooks if hook.get('type') != 'EMAHook' or hook.get('evaluate_on_ema') is False
+        ]
 
 
 def has_masks(model: dict) -> bool:
@@ -101,6 +107,8 @@ def check_out(scope: Scope, out: str) -> None:
     Raises:
         UserError: if the name does not fit.
     """
+    if scope.name == 'mmseg' and out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {out}: label maps are written as PNG files; give the name of a folder for them.')
     if scope.name != 'mmseg' and not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: predictions are written as a pickle; the name must end with .pkl.')
 

@@ -186,6 +186,7 @@ def test_stock_tools_of_mmseg_train_and_test_at_many_scales(tmp_path, ade_shapes
     roots = [f'{loader}_dataloader.dataset.data_root={ade_shapes}' for loader in ('train', 'val', 'test')]
     config = REPOSITORY / 'configs/upernet_msvmamba_n_shapes.py'
     short = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1']
+    short += ['train_dataloader.batch_size=2']
     train = run_tool(STOCK / 'train.py', config, '--cfg-options', *short, *roots, cwd=tmp_path)
     assert train.returncode == 0, train.stdout[-2000:] + train.stderr[-2000:]
     assert 'Iter(train) [2/2]' in train.stdout and 'mIoU' in train.stdout

@@ -8,6 +8,7 @@ from mmpretrain.datasets import CustomDataset
 
 from mmmsvmamba.engine.class_labels import check_class_labels
 from mmmsvmamba.engine.errors import UserError
+from mmmsvmamba.engine.scopes import SCOPES
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def root(tmp_path) -> Path:
 def check(root: Path, num_classes: int | None = 4, splits=('train', 'val'), **dataset) -> None:
     head = dict(type='LinearClsHead') | ({} if num_classes is None else dict(num_classes=num_classes))
     folders = [dict(type='CustomDataset', data_root=str(root), data_prefix=split) | dataset for split in splits]
-    check_class_labels(Config(dict(model=dict(head=head))), Config(dict(all=folders)).all)
+    check_class_labels(Config(dict(model=dict(head=head))), SCOPES['mmpretrain'], Config(dict(all=folders)).all)
 
 
 def write_list(root: Path, *lines: str) -> dict:

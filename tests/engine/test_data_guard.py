@@ -118,6 +118,20 @@ def test_names_the_file_and_the_step_that_could_not_load_it(pictures, damage):
         assert f'{path} ({path.stat().st_size} bytes) is damaged, truncated or no picture: get it again' in message
 
 
+@pytest.mark.parametrize('size', [(5, 1), (1, 5), (4, 3)])
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_flipped_images_are_packed_whatever_their_size(tmp_path, library, size):
+    """Of one column numpy calls a reversed view contiguous, and the packing steps believe it."""
+    transforms = pytest.importorskip(f'{library}.datasets.transforms')
+    pack = {'mmdet': 'PackDetInputs', 'mmseg': 'PackSegInputs', 'mmpretrain': 'PackInputs'}[library]
+    keys = dict(algorithm_keys=()) if library == 'mmpretrain' else dict(meta_keys=())
+    image = np.arange(3 * size[0] * size[1], dtype=np.uint8).reshape(*size, 3)
+    cv2.imwrite(str(tmp_path / 'image.png'), image)
+    steps = [LoadImageFromFile(), RandomFlip(prob=1.0), getattr(transforms, pack)(**keys)]
+    packed = GuardedPipeline(steps)(dict(img_path=str(tmp_path / 'image.png')))
+    np.testing.assert_array_equal(packed['inputs'].numpy(), image[:, ::-1].transpose(2, 0, 1))
+
+
 def test_names_steps_inside_steps(tmp_path):
     """mmcv makes the short side of a long picture 0 pixels."""
     path = tmp_path / 'long.png'

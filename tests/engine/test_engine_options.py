@@ -149,6 +149,26 @@ def test_tta_of_segmentation_follows_the_config():
         testing.set_tta(cfg, SCOPES['mmseg'])
 
 
+def test_tta_reaches_the_parts_of_a_joined_data_set():
+    part = dict(type='CustomDataset', pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
+    joined = dict(type='ConcatDataset', datasets=[part, dict(type='RepeatDataset', times=1, dataset=part)])
+    cfg = Config(dict(model=dict(type='ImageClassifier'), test_dataloader=dict(dataset=joined)))
+    testing.set_tta(cfg, SCOPES['mmpretrain'])
+    first, second = cfg.test_dataloader.dataset.datasets
+    assert [step.type for step in first.pipeline] == ['LoadImageFromFile', 'TestTimeAug']
+    assert second.dataset.pipeline == first.pipeline
+
+
+def test_tests_do_without_the_hook_that_averages():
+    """Unless the weights themselves are to be evaluated."""
+    themselves = dict(type='EMAHook', evaluate_on_ema=False)
+    other = dict(type='NumClassCheckHook')
+    cfg = Config(dict(custom_hooks=[dict(type='EMAHook', evaluate_on_origin=True), other, themselves]))
+    testing.drop_averaging(cfg)
+    assert cfg.custom_hooks == [other, themselves]
+    testing.drop_averaging(Config(dict()))
+
+
 @pytest.mark.parametrize('scope', SCOPES)
 def test_drawing_is_wired_for_each_library(scope, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -161,13 +181,15 @@ def test_drawing_is_wired_for_each_library(scope, tmp_path, monkeypatch):
         'mmpretrain': lambda: hook.out_dir,
     }[scope]()
     assert Path(folder) == tmp_path / 'pictures'
-    assert hook.get('draw', hook.get('enable')) is True
+    assert hook.type == SCOPES[scope].visualization_hook and hook.get('draw', True) is True
     assert cfg.visualizer.type == SCOPES[scope].visualizer
 
 
 def test_out_must_be_a_pickle_except_for_segmentation():
     testing.check_out(SCOPES['mmseg'], 'folder')
     testing.check_out(SCOPES['mmdet'], 'boxes.pkl')
+    with pytest.raises(UserError, match='label maps are written as PNG files'):
+        testing.check_out(SCOPES['mmseg'], 'maps.pkl')
     with pytest.raises(UserError, match='must end with .pkl'):
         testing.check_out(SCOPES['mmdet'], 'boxes.json')
 

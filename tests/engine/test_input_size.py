@@ -75,5 +75,5 @@ def test_other_libraries(cfg, scope, task):
 def test_pipelines_without_the_two_steps(cfg, steps):
     cfg.test_dataloader.dataset.pipeline = [dict(type=f'mmpretrain.{step}', scale=256) for step in steps]
     found = ', '.join(steps) or 'no steps'
-    with pytest.raises(UserError, match=f'pipeline has {found}. Set the sizes there'):
+    with pytest.raises(UserError, match=f'test_dataloader has {found}. Set the sizes there'):
         set_input_size(cfg, CLASSIFICATION, 384)

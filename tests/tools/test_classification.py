@@ -101,7 +101,7 @@ def test_a_cut_trains_resumes_and_is_tested(cut, here, capsys):
     found = predictions('found.pkl')
     expected = {path.name: LABELS[path.parent.name] for path in (cut / 'val').rglob('*.png')}
     assert {name: int(sample['gt_label']) for name, sample in found.items()} == expected and len(found) == 13
-    assert len(list((here / 'pictures').iterdir())) == 13
+    assert len(list((here / 'pictures').rglob('*.png'))) == 13
 
     # kept are the predictions of the averaged weights, which the checkpoint has as its own
     model = MODELS.build(Config.fromfile(CONFIG).model).eval()
@@ -110,6 +110,24 @@ def test_a_cut_trains_resumes_and_is_tested(cut, here, capsys):
     with torch.no_grad():
         scores = model(prepared(file, 64)[None])[0].softmax(0)
     torch.testing.assert_close(found[file.name]['pred_score'], scores, atol=1e-5, rtol=1e-3)
+
+
+def test_augmented_tests_of_averaged_weights(cut, here, capsys):
+    """Averages what a test says of every picture and of its mirror image, and draws it."""
+    model = MODELS.build(Config.fromfile(CONFIG).model)
+    model.init_weights()
+    state = model.state_dict()
+    averaged = {f'module.{key}': value for key, value in state.items()} | {'steps': torch.tensor(1)}
+    torch.save(dict(state_dict=state, ema_state_dict=averaged), 'trained.pth')
+    arguments = ['--data-root', cut, '--work-dir', 'run', '--input-size', 64, '--show-dir', 'pictures']
+    options = ['--cfg-options', *SMALL, 'visualizer.name=augmented']
+    command(capsys, cli.test, CONFIG, 'trained.pth', *arguments, '--tta', '--out', 'found.pkl', *options)
+    [file] = (cut / 'val').rglob('n01440764_0.png')
+    image = prepared(file, 64)
+    with torch.no_grad():
+        scores = model.eval()(torch.stack([image, image.flip(2)])).softmax(1).mean(0)
+    torch.testing.assert_close(predictions('found.pkl')[file.name]['pred_score'], scores, atol=1e-4, rtol=1e-3)
+    assert len(list((here / 'pictures').rglob('*.png'))) == 13
 
 
 def prepared(file: Path, size: int) -> torch.Tensor:

@@ -110,7 +110,7 @@ def test_classification(layouts, here, capsys):
     output = commands(capsys, CLASSIFICATION, layouts / 'imagenet', '--show-dir', 'pictures', '--out', 'found.pkl')
     assert 'accuracy/top1' in output
     count = len(list((layouts / 'imagenet/val').rglob('*.png')))
-    assert len(list((here / 'pictures').glob('*.png'))) == count > 0
+    assert len(list((here / 'pictures').rglob('*.png'))) == count > 0
     assert (here / 'found.pkl').is_file()
     assert cli.test(['config.py', 'run/iter_2.pth', '--data-root', str(layouts / 'imagenet'), '--tta']) == 0
 
