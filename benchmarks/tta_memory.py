@@ -26,6 +26,7 @@ from machine import describe, usable_device
 from memory import available
 from mmengine.config import Config, DictAction
 from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.structures import PixelData
 from registry import Work
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,6 +61,7 @@ def views(size: Size, scales: Sequence[float]) -> dict[str, list]:
     """One random picture at all scales, each as it is and flipped, in the form that a loader gives to a test."""
     from mmseg.structures import SegDataSample
 
+    labels = torch.zeros(1, *size, dtype=torch.int64)
     noise = np.random.default_rng(0).integers(256, size=(size[0] // 16, size[1] // 16, 3), dtype=np.uint8)
     picture = mmcv.imresize(noise, size[::-1])
     data = dict(inputs=[], data_samples=[])
@@ -75,7 +77,9 @@ def views(size: Size, scales: Sequence[float]) -> dict[str, list]:
                 flip_direction='horizontal' if flip else None,
             )
             data['inputs'].append([torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))])
-            data['data_samples'].append([SegDataSample(metainfo=metainfo)])
+            # the loader gives every view labels of its own
+            sample = SegDataSample(metainfo=metainfo, gt_sem_seg=PixelData(data=labels.clone()))
+            data['data_samples'].append([sample])
     return data
 
 
