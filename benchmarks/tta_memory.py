@@ -137,24 +137,31 @@ def compare_scores(device: torch.device, cfg: Config, size: Size) -> dict[str, f
     return {'largest_difference': difference, 'mean_of_best': best.mean().item(), 'best': best.max().item()}
 
 
-def score_maps(classes: int, size: Size, mode: str) -> int:
-    """Bytes of the score maps that are there at once, a lower bound for what a mode needs.
+def needed_memory(classes: int, size: Size, mode: str, alone: float) -> int:
+    """Bytes that a mode needs at least.
 
     The prediction at the largest scale holds logits of its own size twice where it is flipped, and one full-size map;
     ours a sum beside these, mmseg's the maps of all predictions before.
+
+    Args:
+        classes: Of the segmentor.
+        size: Of the picture.
+        mode: One of `MODES`.
+        alone: Bytes that the prediction at the largest scale was seen to grow by; 0 before it is measured.
     """
     full = 4 * classes * size[0] * size[1]
     kept = {'single': 0, 'ours': 1, 'stock': 2 * len(SCALES) - 1}[mode]
-    return round(full * (2 * SCALES[-1] ** 2 + 1 + kept))
+    return round(max(full * (2 * SCALES[-1] ** 2 + 1), alone) + full * kept)
 
 
 def measure_size(cfg: Config, size: Size, device: torch.device, threads: int | None, timeout: float) -> dict:
     """Time and memory of all modes at one size; a mode that failed or was left out has only the reason."""
     results = {}
     for mode in MODES:
-        needed, free = score_maps(cfg.model.decode_head.num_classes, size, mode), available(device)
+        alone = results.get('single', {}).get('growth_mb', 0) * 1e6
+        needed, free = needed_memory(cfg.model.decode_head.num_classes, size, mode, alone), available(device)
         if needed > free:
-            reason = f'its score maps alone take {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free'
+            reason = f'it takes at least {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free'
             results[mode] = {'skipped' if mode == 'stock' else 'error': reason}
             continue
         work = partial(build, cfg=cfg, size=size, mode=mode)

@@ -105,13 +105,16 @@ def test_what_does_not_fit_is_not_started(config, monkeypatch):
     monkeypatch.setattr(tta_memory, 'in_fresh_process', started)
     # 12 maps of 150 × 1024 × 2048 float32 and, at the largest scale, two of 3.06 times that
     cfg, size = tta_memory.read_config(config, None), (1024, 2048)
-    assert tta_memory.score_maps(CLASSES, size, 'stock') == pytest.approx(1.258e9 * (12 + 2 * 1.75**2), rel=1e-3)
+    maps = 1.258e9 * (12 + 2 * 1.75**2)
+    assert tta_memory.needed_memory(CLASSES, size, 'stock', 0) == pytest.approx(maps, rel=1e-3)
+    # eleven of them beside what the largest scale was seen to take
+    assert tta_memory.needed_memory(CLASSES, size, 'stock', 10e9) == pytest.approx(10e9 + 11 * 1.258e9, rel=1e-3)
     monkeypatch.setattr(tta_memory, 'available', lambda device: 20e9)
     results = tta_memory.measure_size(cfg, size, CPU, None, 1.0)
     assert results['ours'] == results['single'] == {'error': 'started'}
-    assert results['stock'] == {'skipped': 'its score maps alone take 22.8 GB; 20.0 GB are free'}
+    assert results['stock'] == {'skipped': 'it takes at least 22.8 GB; 20.0 GB are free'}
     monkeypatch.setattr(tta_memory, 'available', lambda device: 2e9)
-    assert 'score maps' in tta_memory.measure_size(cfg, size, CPU, None, 1.0)['single']['error']
+    assert 'it takes at least' in tta_memory.measure_size(cfg, size, CPU, None, 1.0)['single']['error']
     assert memory.available(CPU) > 10**8
 
 
