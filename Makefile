@@ -2,9 +2,10 @@
 # make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
 # make test   the whole test suite
 # make lint   ruff
+# make kernels-full  the Triton kernels, without a GPU: every target, dtype and size with the locked Triton, the usual tests with others (TRITONS)
 # make bench  CPU benchmarks, written to benchmarks/results/
 
-# The locked set is for CPUs, and the scan has no GPU kernels yet: a GPU that happens to be there stays out of it.
+# The locked set is for CPUs: a GPU that happens to be there stays out of it.
 export CUDA_VISIBLE_DEVICES :=
 
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements/build-cpu-py311.txt requirements/lock-cpu-py311.txt
 
-.PHONY: env demo test lint bench clean
+.PHONY: env demo test lint kernels-full bench clean
 
 env: $(READY)
 
@@ -43,6 +44,17 @@ test: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Other releases of Triton to run the tests of the kernels with, beside the locked one.
+TRITONS ?= 3.3.1 3.4.0 3.6.0
+KERNEL_TESTS := -m pytest -q -rPs tests/kernels/test_triton_processes.py
+
+kernels-full: env
+	KERNELS_COMPILED=full $(BIN)/python $(KERNEL_TESTS)
+	set -e; for version in $(TRITONS); do \
+	  $(BIN)/pip install -q --no-deps --upgrade --target build/triton-$$version triton==$$version; \
+	  PYTHONPATH=build/triton-$$version $(BIN)/python $(KERNEL_TESTS); \
+	done
 
 bench: env
 	$(BIN)/pip install -q --no-deps -r requirements/bench.txt

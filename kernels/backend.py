@@ -11,6 +11,8 @@ import torch
 #: Environment variable that forces an implementation on every device.
 VARIABLE = 'MMMSVMAMBA_BACKEND'
 BACKENDS = ('reference', 'torch', 'triton')
+#: The oldest Triton that compiles the kernels: they hold registers in tuples.
+TRITON = (3, 3)
 
 _log = logging.getLogger(__name__)
 
@@ -18,12 +20,13 @@ _log = logging.getLogger(__name__)
 def choose(device: torch.device | str) -> str:
     """Names the implementation that tensors on `device` run through.
 
-    CPU tensors run `torch` (slabs); `reference` (plain loops) and `torch` can be forced on any device by the variable
-    MMMSVMAMBA_BACKEND.
+    CUDA and HIP tensors run `triton`, CPU tensors `torch` (slabs). The variable MMMSVMAMBA_BACKEND forces `reference`
+    (plain loops) or `torch` on any device, and `triton`, which on a CPU runs in Triton's interpreter alone
+    (TRITON_INTERPRET=1, set before Python starts; for tests).
 
     Raises:
         ValueError: The variable holds an unknown name.
-        RuntimeError: The implementation that a GPU needs is missing; there is no silent fallback.
+        RuntimeError: The implementation that the device needs is missing; there is no silent fallback.
     """
     name, reason = _decide(torch.device(device).type, os.environ.get(VARIABLE, ''))
     _log_once(name, reason)
@@ -44,12 +47,47 @@ def _decide(device: str, forced: str) -> tuple[str, str]:
         raise ValueError(f'{VARIABLE}={forced!r} is unknown; choose one of {", ".join(BACKENDS)} or unset it')
     if forced in ('reference', 'torch'):
         return forced, f'forced by {VARIABLE}'
-    if device == 'cpu' and forced != 'triton':
+    if device == 'cpu' and not forced:
         return 'torch', 'CPU tensors; needs neither a GPU nor a compile step'
-    raise RuntimeError(
-        f'there are no Triton kernels for {device} tensors in this version; set {VARIABLE}=torch to run the algorithm '
-        'of the CPU path on this device, or move model and data to the CPU'
-    )
+    if device == 'cpu' and not _interpreted():
+        raise RuntimeError(
+            f'{VARIABLE}=triton, but the tensors are on the CPU, where Triton has an interpreter for tests and nothing '
+            f'else; unset {VARIABLE}, or set TRITON_INTERPRET=1 before Python starts to run the kernels slowly'
+        )
+    if device not in ('cpu', 'cuda'):
+        raise RuntimeError(
+            f'there are no Triton kernels for {device} tensors; set {VARIABLE}=torch to run the algorithm of the CPU '
+            'path on this device, or move model and data to the CPU'
+        )
+    version = _triton_version()
+    if version is None or _release(version) < TRITON:
+        floor = '.'.join(map(str, TRITON))
+        found = 'Triton is not installed' if version is None else f'this is Triton {version}'
+        raise RuntimeError(
+            f'the scan of {device} tensors needs Triton {floor} or newer, and {found}; install it '
+            f"(pip install 'triton>={floor}'), or set {VARIABLE}=torch to run the algorithm of the CPU path on this "
+            'device'
+        )
+    return 'triton', f'forced by {VARIABLE}' if forced else f'GPU tensors; Triton {version}'
+
+
+def _interpreted() -> bool:
+    return os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'true', 'yes', 'on', 'y')
+
+
+@cache
+def _triton_version() -> str | None:
+    # asked of the module: the builds for AMD have other distribution names
+    try:
+        import triton
+    except ImportError:
+        return None
+    return triton.__version__
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split('.')[:2]
+    return int(major), int(minor)
 
 
 @cache

@@ -33,3 +33,13 @@ def check_dtypes(**tensors: Tensor | None) -> None:
             raise ValueError(f'{name} has dtype {x.dtype}; the scan takes {known}')
         if x.device != u.device:
             raise ValueError(f'{name} is on {x.device}, but u is on {u.device}; move all inputs to one device')
+
+
+def check_no_float64(**tensors: Tensor | None) -> None:
+    """The Triton kernels compute in float32."""
+    for name, x in tensors.items():
+        if x is not None and x.dtype == torch.float64:
+            raise ValueError(
+                f'{name} has dtype torch.float64; the Triton kernels take float32, float16 and bfloat16. Set '
+                'MMMSVMAMBA_BACKEND=torch to run the algorithm of the CPU path on this device'
+            )

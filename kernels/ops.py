@@ -7,12 +7,13 @@ tensors see them whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from . import backend, reference, slab
-from .checks import check_dim, check_dtypes, check_shape, check_states
+from . import backend, reference, slab, triton_plan
+from .checks import check_dim, check_dtypes, check_no_float64, check_shape, check_states
 from .library import define
 from .routes import decode_groups
 
@@ -30,7 +31,8 @@ def selective_scan(
     """Selective scan (S6) of channel-first sequences, in the layout that mamba-ssm made standard.
 
     h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,  y_t = Σ_n C_t h_t + D u_t,  h_0 = 0 (Gu & Dao, arXiv:2312.00752).
-    The state and all sums are float32, float64 for float64 inputs. First derivatives, by backward only.
+    The state and all sums are float32, float64 for float64 inputs, which Triton does not take. First derivatives, by
+    backward only.
 
     Args:
         u: Inputs, (B, D, L).
@@ -90,7 +92,8 @@ def scan2d(
 
     A group is one or more routes joined end to end into one sequence with one set of S6 parameters: the state is
     carried across the joins and starts from zero in every group. Δ = softplus(dt · dt_weightᵀ + dt_bias). The state
-    and all sums are float32, float64 for float64 inputs. First derivatives, by backward only.
+    and all sums are float32, float64 for float64 inputs, which Triton does not take. First derivatives, by backward
+    only.
 
     Args:
         u: The map, (B, H, W, D).
@@ -171,6 +174,20 @@ def _zeros(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if x is None else torch.zeros(x.shape, dtype=dtype, device=x.device)
 
 
+def _triton_scan() -> ModuleType:
+    # imported where it is needed: Triton is large, and a CPU does without
+    from . import triton_scan
+
+    return triton_scan
+
+
+def _kept_states(tokens: Sequence[int], d_state: int, device: torch.device) -> int:
+    """Number of states that are kept of one group's routes, of so many tokens each."""
+    if device.type != 'meta' and backend.choose(device) == 'triton':
+        return sum(triton_plan.blocks(count, d_state) for count in tokens)
+    return slab.checkpoints(sum(tokens))
+
+
 # ---- scan2d ----
 
 _SCAN2D_INPUTS = 'Tensor u, Tensor dt, Tensor? dt_weight, Tensor dt_bias, Tensor B, Tensor C, Tensor A, Tensor D'
@@ -207,9 +224,14 @@ def _scan2d_kernel(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, s
     y, states = _scan2d_fake(*inputs, routes, group_sizes, summed, keep_states)
     if y.numel() == 0:
         return y, states
-    if backend.choose(u.device) == 'reference':
+    chosen = backend.choose(u.device)
+    if chosen == 'reference':
         upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
         return reference.scan2d(*upcast, routes, group_sizes, summed).to(u.dtype), states
+    if chosen == 'triton':
+        check_no_float64(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
+        y = _triton_scan().scan2d(inputs, routes, group_sizes, summed, y, states if keep_states else None)
+        return y, states
     # a sum over routes is kept in the accumulation dtype until it is complete
     add = summed and len(routes) > 1
     maps = y.new_zeros(y.shape, dtype=slab.accumulation_dtype(u.dtype)) if add else y
@@ -224,7 +246,9 @@ def _scan2d_fake(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, sum
     batch, height, width, channels = u.shape
     shape = (batch, height, width, channels) if summed else (batch, height, width, len(routes), channels)
     dtype = slab.accumulation_dtype(u.dtype)
-    count = sum(slab.checkpoints(size * height * width) for size in group_sizes) if keep_states else 0
+    count = 0
+    if keep_states:
+        count = sum(_kept_states([height * width] * size, A.shape[2], u.device) for size in group_sizes)
     kept = (count, batch, channels * A.shape[2])
     return u.new_empty(shape), u.new_empty(kept, dtype=dtype)
 
@@ -232,13 +256,16 @@ def _scan2d_fake(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, sum
 def _scan2d_backward_kernel(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states, routes, group_sizes, summed):
     inputs = (u, dt, dt_weight, dt_bias, B, C, A, D)
     dtype = slab.accumulation_dtype(u.dtype)
-    if backend.choose(u.device) == 'reference':
+    chosen = backend.choose(u.device)
+    if chosen == 'reference':
         grads = _autograd_of_reference(
             lambda *leaves: reference.scan2d(*leaves, routes, group_sizes, summed),
             _upcast(inputs, dtype),
             grad.to(dtype),
         )
         return _like(grads, inputs)
+    if chosen == 'triton' and u.numel():
+        return _like(_triton_scan().scan2d_backward(grad, inputs, states, routes, group_sizes, summed), inputs)
     grads = [_zeros(x, dtype) for x in inputs]
     if u.numel():
         rows = grad.reshape(u.shape[0], -1, u.shape[3])
@@ -315,9 +342,15 @@ def _selective_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_sta
     y, states = _selective_fake(*inputs, delta_softplus, keep_states)
     if y.numel() == 0:
         return y, states
-    if backend.choose(u.device) == 'reference':
+    chosen = backend.choose(u.device)
+    if chosen == 'reference':
         upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
         return reference.selective_scan(*upcast, delta_softplus).to(u.dtype), states
+    if chosen == 'triton':
+        check_no_float64(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+        groups = _selective_groups(B)
+        _triton_scan().selective_scan(inputs, groups, delta_softplus, y, states if keep_states else None)
+        return y, states
     d_state = A.shape[1]
     walk = slab.Walk(None, u.shape[2])
     for part, tensors in _selective_parts(inputs, _selective_groups(B)):
@@ -329,18 +362,23 @@ def _selective_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_sta
 
 def _selective_fake(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_states):
     batch, channels, length = u.shape
-    kept = (slab.checkpoints(length) if keep_states else 0, batch, channels * A.shape[1])
+    count = _kept_states([length], A.shape[1], u.device) if keep_states else 0
+    kept = (count, batch, channels * A.shape[1])
     return u.new_empty(u.shape), u.new_empty(kept, dtype=slab.accumulation_dtype(u.dtype))
 
 
 def _selective_backward_kernel(grad, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
     inputs = (u, delta, A, B, C, D, delta_bias)
     dtype = slab.accumulation_dtype(u.dtype)
-    if backend.choose(u.device) == 'reference':
+    chosen = backend.choose(u.device)
+    if chosen == 'reference':
         grads = _autograd_of_reference(
             lambda *leaves: reference.selective_scan(*leaves, delta_softplus), _upcast(inputs, dtype), grad.to(dtype)
         )
         return _like(grads, inputs)
+    if chosen == 'triton' and u.numel():
+        groups = _selective_groups(B)
+        return _like(_triton_scan().selective_scan_backward(grad, inputs, states, groups, delta_softplus), inputs)
     grads = [_zeros(x, dtype) for x in inputs]
     if u.numel():
         d_state, groups = A.shape[1], _selective_groups(B)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from scan_cases import map_inputs, selective_inputs, with_gradients
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmmsvmamba.kernels import backend, reference, scan2d, selective_scan
+from mmmsvmamba.kernels import backend, reference, scan2d, selective_scan, triton_plan
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +38,58 @@ def test_unknown_name(monkeypatch):
     assert backend.describe().startswith('none: MMMSVMAMBA_BACKEND')
 
 
-@pytest.mark.parametrize('device, forced', [('cuda', ''), ('cuda', 'triton'), ('cpu', 'triton')])
-def test_devices_without_kernels_say_the_way_on(monkeypatch, device, forced):
+@pytest.mark.parametrize(
+    'forced, reason', [('', 'GPU tensors; Triton 3.3.1'), ('triton', 'forced by MMMSVMAMBA_BACKEND')]
+)
+def test_gpu_tensors_run_triton(monkeypatch, forced, reason):
     monkeypatch.setenv(backend.VARIABLE, forced)
-    with pytest.raises(RuntimeError, match=f'no Triton kernels for {device} tensors') as error:
-        backend.choose(device)
-    assert 'MMMSVMAMBA_BACKEND=torch' in str(error.value)
-    assert backend.describe(device) == f'none: {error.value}'
+    monkeypatch.setattr(backend, '_triton_version', lambda: '3.3.1')
+    assert backend.choose('cuda') == backend.choose('cuda:1') == 'triton'
+    assert backend.describe('cuda') == f'triton ({reason})'
+
+
+@pytest.mark.parametrize(
+    'version, found', [(None, 'Triton is not installed'), ('3.2.0', 'Triton 3.2.0'), ('2.10.0+rocm', 'Triton 2.10.0')]
+)
+def test_gpu_tensors_without_a_triton_that_will_do(monkeypatch, version, found):
+    monkeypatch.setattr(backend, '_triton_version', lambda: version)
+    with pytest.raises(RuntimeError, match=r'needs Triton 3\.3 or newer') as error:
+        backend.choose('cuda')
+    for words in (found, "pip install 'triton>=3.3'", 'MMMSVMAMBA_BACKEND=torch'):
+        assert words in str(error.value)
+    assert backend.describe('cuda') == f'none: {error.value}'
+    monkeypatch.setenv(backend.VARIABLE, 'torch')
+    assert backend.choose('cuda') == 'torch'
+
+
+def test_triton_version_is_that_of_the_module():
+    assert backend._triton_version() == pytest.importorskip('triton').__version__
+
+
+def test_triton_on_a_cpu_is_for_the_interpreter_alone(monkeypatch):
+    monkeypatch.setenv(backend.VARIABLE, 'triton')
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    with pytest.raises(RuntimeError, match='TRITON_INTERPRET=1 before Python starts') as error:
+        scan_map(*map_inputs())
+    assert 'unset MMMSVMAMBA_BACKEND' in str(error.value)
+
+
+@pytest.mark.parametrize('device', ['mps', 'xpu'])
+def test_devices_without_kernels_say_the_way_on(monkeypatch, device):
+    for forced in ('', 'triton'):
+        monkeypatch.setenv(backend.VARIABLE, forced)
+        with pytest.raises(RuntimeError, match=f'no Triton kernels for {device} tensors') as error:
+            backend.choose(device)
+        assert 'MMMSVMAMBA_BACKEND=torch' in str(error.value)
+
+
+def test_fake_gpu_tensors_ask_for_the_states_that_triton_keeps(monkeypatch):
+    monkeypatch.setattr(backend, '_triton_version', lambda: '3.7.1')
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        inputs = [torch.empty(x.shape, device='cuda') for x in map_inputs(height=9, width=7, d_state=1)]
+        y, states = torch.ops.mmmsvmamba.scan2d(*inputs, [2, 1], [2], False, True)
+    assert y.shape == (2, 9, 7, 2, 5) and y.device.type == 'cuda'
+    assert states.shape == (2 * triton_plan.blocks(63, 1), 2, 5) and states.dtype == torch.float32
 
 
 def test_reference_forced_is_the_reference(monkeypatch):
