@@ -1,7 +1,8 @@
 """Feed-forward networks of a block, on channels-last maps."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmmsvmamba.kernels import depthwise_residual_gelu
 
 from .conv import depthwise
 
@@ -17,5 +18,4 @@ class ConvFFN(nn.Module):
         self.linear2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.linear1(x)
-        return self.linear2(F.gelu(x + self.dwconv(x)))
+        return self.linear2(depthwise_residual_gelu(self.linear1(x), self.dwconv.weight, self.dwconv.bias))

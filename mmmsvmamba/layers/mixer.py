@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmsvmamba.kernels import RouteGroup, merge_nearest_norm, merge_norm_bilinear
+from mmmsvmamba.kernels import (
+    RouteGroup,
+    depthwise_silu,
+    depthwise_silu_pair,
+    merge_nearest_norm,
+    merge_norm_bilinear,
+    scale_and_gate,
+)
 
 from .conv import depthwise
 from .squeeze_excite import SqueezeExcite
@@ -19,15 +25,12 @@ MERGES = {
 
 
 class ScanBranch(nn.Module):
-    """Depthwise convolution, SiLU and scan at one resolution."""
+    """Depthwise convolution, SiLU and scan at one resolution. The mixer runs the convolutions of both at once."""
 
     def __init__(self, dim: int, kernel_size: int, stride: int, conv_bias: bool, scan: RouteScan):
         super().__init__()
         self.conv = depthwise(dim, kernel_size, stride, conv_bias)
         self.scan = scan
-
-    def forward(self, x: Tensor, summed: bool) -> Tensor:
-        return self.scan(F.silu(self.conv(x), inplace=True), summed)
 
 
 class ScanMixer(nn.Module):
@@ -84,15 +87,28 @@ class ScanMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, H, W, C) to (B, H, W, C)."""
-        inner = self.in_proj(x)
-        half = None if self.half_res is None else self.half_res(inner, self.summed)
-        if self.full_res is not None:
-            full = self.full_res(inner, self.summed)
+        full, half = self._convolve(self.in_proj(x))
+        if half is not None:
+            half = self.half_res.scan(half, self.summed)
+        if full is not None:
+            full = self.full_res.scan(full, self.summed)
         else:
-            full = inner.new_zeros(inner.shape if self.summed else (*inner.shape[:3], 0, inner.shape[3]))
+            routes = () if self.summed else (0,)
+            full = half.new_zeros(*x.shape[:3], *routes, half.shape[-1])
         y = self.merge(full, half, self.norm.weight, self.norm.bias, self.norm.eps)
-        if self.se is not None:
-            y = self.se(y)
-        if self.gate_proj is not None:
-            y = y * F.silu(self.gate_proj(x), inplace=True)
+        del full, half  # the largest maps in here; what follows would add to them
+        scale = None if self.se is None else self.se.scale(y)
+        gate = None if self.gate_proj is None else self.gate_proj(x)
+        y = scale_and_gate(y, scale, gate)
         return self.out_proj(y)
+
+    def _convolve(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The maps that the branches scan, at full and at half resolution; None where there is no branch."""
+        if self.full_res is None:
+            conv = self.half_res.conv
+            return None, depthwise_silu(x, conv.weight, conv.bias, stride=2)
+        conv = self.full_res.conv
+        if self.half_res is None:
+            return depthwise_silu(x, conv.weight, conv.bias), None
+        half_conv = self.half_res.conv
+        return depthwise_silu_pair(x, conv.weight, conv.bias, half_conv.weight, half_conv.bias)

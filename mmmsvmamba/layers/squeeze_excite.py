@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmmsvmamba.kernels import scale_and_gate
+
 
 class SqueezeExcite(nn.Module):
     """Scales channels by a gate computed from their mean over the map (Hu et al., arXiv:1709.01507); linear layers
@@ -15,5 +17,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, H, W, C) to (B, H, W, C)."""
-        scale = self.excite(F.relu(self.squeeze(x.mean((1, 2))))).sigmoid()
-        return x * scale[:, None, None]
+        return scale_and_gate(x, self.scale(x), None)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """The factors (B, C) of a map (B, H, W, C)."""
+        return self.excite(F.relu(self.squeeze(x.mean((1, 2))))).sigmoid()
