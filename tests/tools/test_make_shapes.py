@@ -76,11 +76,16 @@ def test_a_stopped_run_leaves_nothing(tmp_path, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a suite that runs in the background of a shell ignores SIGINT, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
-        assert process.stdout.readline() == 'train scenes: 100/400\n'
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == 'train scenes: 100/400\n'
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors == 'interrupted: nothing was written\n'
     assert list(tmp_path.iterdir()) == []
