@@ -1,4 +1,4 @@
-"""The selective scan of a sequence: ours, the plain loop, and mambapy's parallel scan.
+"""The selective scan of a sequence: ours, the plain loop, and other scans where they are installed.
 
 All contenders do the same work in float32, with step sizes of full rank, softplus, bias and skip, each on inputs in the
 layout that it asks for.
@@ -7,15 +7,19 @@ layout that it asks for.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from forced import on_backend
 from registry import Contender, case
 from torch import Tensor
 
 from mmmsvmamba.kernels import scan2d, selective_scan
+
+T = TypeVar('T')
 
 BATCH, CHANNELS, D_STATE = 2, 192, 1
 #: Tokens of a sequence -> the map that it comes from.
@@ -71,26 +75,73 @@ def mambapy_setup(*inputs: Tensor) -> Setup:
     return scan, list(inputs), lambda y: y
 
 
+def compiled_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
+    """The recurrence under torch.compile, so many tokens at a time as it compiles in seconds."""
+    tokens = 16
+    u, delta, B, C = (x.mT.contiguous() for x in (u, delta, B, C))
+
+    @torch.compile(dynamic=False)
+    def block(h, u, step, A, B, C):
+        ys = []
+        for u_t, step_t, B_t, C_t in zip(*(x.unbind(2) for x in (u, step, B, C)), strict=True):
+            h = torch.exp(step_t.unsqueeze(-1) * A) * h + (step_t * u_t).unsqueeze(-1) * B_t.unsqueeze(1)
+            ys.append((h * C_t.unsqueeze(1)).sum(-1))
+        return h, torch.stack(ys, dim=-1)
+
+    def scan(u, delta, A, B, C, D, bias):
+        step = F.softplus(delta + bias[:, None])
+        h, ys = u.new_zeros(u.shape[0], *A.shape), []
+        for parts in zip(*(x.split(tokens, 2) for x in (u, step, B, C)), strict=True):
+            u_part, step_part, B_part, C_part = parts
+            h, y = block(h, u_part, step_part, A, B_part, C_part)
+            ys.append(y)
+        return torch.cat(ys, dim=2) + D[:, None] * u
+
+    return scan, [u, delta, A, B, C, D, bias], lambda y: y.mT
+
+
+def mamba_ssm_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    def scan(u, delta, A, B, C, D, bias):
+        return selective_scan_fn(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=True)
+
+    u, delta, B, C = (x.mT.contiguous() for x in (u, delta, B, C))
+    return scan, [u, delta, A, B, C, D, bias], lambda y: y.mT
+
+
 SETUPS = {'selective_scan': selective_scan_setup, 'scan2d': scan2d_setup, 'naive': naive_setup}
 if importlib.util.find_spec('mambapy') is not None:
     SETUPS['mambapy'] = mambapy_setup
+#: Others, for GPUs: `slabs` is what ours are on a CPU.
+GPU_SETUPS = {'slabs': selective_scan_setup, 'compiled': compiled_setup, 'mamba-ssm': mamba_ssm_setup}
+OURS = ('selective_scan', 'scan2d')
 
 
-def build(device: torch.device, length: int, backward: bool) -> list[Contender]:
+def build(device: torch.device, length: int, backward: bool, names: Sequence[str] | None = None) -> list[Contender]:
+    """The contenders `names`, by default all of `SETUPS`."""
     torch.manual_seed(0)
     u, B, C = (torch.randn(BATCH, length, size) for size in (CHANNELS, D_STATE, D_STATE))
     delta, A = torch.randn(BATCH, length, CHANNELS) - 2, -0.1 - torch.rand(CHANNELS, D_STATE)
     problem = [x.to(device) for x in (u, delta, A, B, C, torch.rand(CHANNELS), torch.rand(CHANNELS))]
     expected, contenders = None, []
-    for name, setup in SETUPS.items():
-        function, inputs, to_tokens = setup(*problem)
-        y = function(*inputs)
+    for name in names or SETUPS:
+        function, inputs, to_tokens = (SETUPS | GPU_SETUPS)[name](*problem)
+        # around the backward too, which asks for the backend again
+        call = partial(on_backend, 'torch') if name == 'slabs' else _call
+        y = call(function, *inputs)
         expected = to_tokens(y) if expected is None else expected
         torch.testing.assert_close(to_tokens(y), expected, rtol=1e-3, atol=1e-3)  # no race between wrong answers
         inputs = [x.detach().requires_grad_(backward) for x in inputs]
-        run = partial(full, function, inputs, torch.ones_like(y)) if backward else partial(function, *inputs)
-        contenders.append(Contender(name, run, ours=name in ('selective_scan', 'scan2d')))
+        run = (
+            partial(call, full, function, inputs, torch.ones_like(y)) if backward else partial(call, function, *inputs)
+        )
+        contenders.append(Contender(name, run, ours=name in OURS))
     return contenders
+
+
+def _call(function: Callable[..., T], *args) -> T:
+    return function(*args)
 
 
 def full(function: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor) -> tuple[Tensor, ...]:
