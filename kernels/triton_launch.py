@@ -6,7 +6,6 @@ buffers of their own and are summed in a fixed order: results are bitwise equal 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from . import triton_plan
 from .triton_backward import adjoint_ends, scan_backward
 from .triton_forward import pass_states, scan_forward
+from .triton_variant import on_device
 
 _FLOAT = torch.float32
 #: Channels of a program that carries states from chunk to chunk.
@@ -110,10 +110,6 @@ class _Launch:
     def grid(self, chunks: int) -> tuple[int, int, int]:
         return self.sequences, chunks, self.across
 
-    def on_device(self) -> AbstractContextManager:
-        # Triton launches on the current device, whatever device the tensors are on
-        return torch.cuda.device(self.device) if self.device.type == 'cuda' else nullcontext()
-
     def empty(self, *shape: int, dtype: torch.dtype = _FLOAT) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
@@ -200,7 +196,7 @@ def _forward(scan: Scan, walk: Walk, y: Tensor, states: Tensor | None, d_state: 
             **run.constants,
         )
 
-    with run.on_device():
+    with on_device(scan.u):
         if entries is not None:
             launch(True, run.chunks - 1)
             run.carry(entries, sums, first=1, way=1)
@@ -250,7 +246,7 @@ def _backward(scan: Scan, walk: Walk, grad: Tensor, states: Tensor, du: Tensor, 
     if run.keep > config.tile:
         scratch = run.empty(*by_chunk, run.keep // config.tile, run.states, run.channels)
 
-    with run.on_device():
+    with on_device(scan.u):
         if adjoints is not None:
             adjoint_ends[run.grid(run.chunks - 1)](
                 scan.dt,
