@@ -17,6 +17,7 @@ from pathlib import Path
 import backbone_speed  # noqa: F401  registers its cases
 import scan_speed  # noqa: F401
 import torch
+from arguments import check_out_and_threads
 from machine import describe, usable_device
 from registry import CASES
 from turns import measure, report
@@ -38,11 +39,8 @@ def main() -> None:
     if args.list:
         print('\n'.join(names))
         return
-    if args.out is not None and not args.out.parent.is_dir():
-        parser.error(f'there is no folder {args.out.parent} for the results')
+    check_out_and_threads(parser, args)
     if args.threads is not None:
-        if args.threads < 1:
-            parser.error(f'--threads must be at least 1, got {args.threads}')
         torch.set_num_threads(args.threads)
 
     results = {'machine': describe(args.device), 'cases': {}}

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import task_speed  # noqa: F401  registers its workloads
 import torch
+from arguments import check_out_and_threads
 from fresh_process import Failed, in_fresh_process, measure
 from machine import describe, usable_device
 from registry import WORKLOADS
@@ -84,10 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.list:
         print('\n'.join(names))
         return
-    if args.out is not None and not args.out.parent.is_dir():
-        parser.error(f'there is no folder {args.out.parent} for the results')
-    if args.threads is not None and args.threads < 1:
-        parser.error(f'--threads must be at least 1, got {args.threads}')
+    check_out_and_threads(parser, args)
 
     machine = describe(args.device)
     machine['threads'] = args.threads or torch.get_num_threads()

@@ -21,6 +21,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
+from arguments import check_out_and_threads
 from fresh_process import Failed, in_fresh_process, measure
 from machine import describe, usable_device
 from memory import available
@@ -215,10 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--note', help='goes into the results: what else the machine was doing, for example')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='where the results go')
     args = parser.parse_args(argv)
-    if args.out is not None and not args.out.parent.is_dir():
-        parser.error(f'there is no folder {args.out.parent} for the results')
-    if args.threads is not None and args.threads < 1:
-        parser.error(f'--threads must be at least 1, got {args.threads}')
+    check_out_and_threads(parser, args)
     cfg = read_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmseg':
         parser.error(f'{args.config} is for {cfg.get("default_scope")}; give the config of a segmentor of mmseg')
