@@ -48,25 +48,19 @@ def config(tmp_path):
     return str(file)
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """Measures in this process: a peak begins anew for each work, and a new process takes seconds to start."""
-    monkeypatch.setattr(tta_memory, 'in_fresh_process', lambda function, *args, timeout: function(*args))
-
-
-def test_ours_stays_at_the_largest_scale_and_stock_does_not(config, here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tta_memory, 'SCALES', (0.5, 1.0, 1.75))
+def test_ours_stays_at_the_largest_scale_and_stock_does_not(config, tmp_path, capsys):
     out = tmp_path / 'tta.json'
-    tta_memory.main(['--config', config, '--sizes', '256x512', '64x96', '--out', str(out)])
+    tta_memory.main(['--config', config, '--sizes', '256x512', '--threads', '1', '--out', str(out)])
 
     results = json.loads(out.read_text())
     assert results['missed'] == []
     large = results['sizes']['256x512']
-    # growth, of which the fixed costs of the process are no part: six maps of scores and more, 79 MB each
-    single, ours, stock = (large[mode]['growth_mb'] for mode in tta_memory.MODES)
-    assert single > 6 * 79
-    assert ours < tta_memory.PEAK_BOUND * single
-    assert stock > 1.5 * single
+    # growth, of which the fixed costs of the process are no part, in full-size maps of class scores: above what the
+    # largest scale takes, ours keeps one and mmseg's eleven; what the allocator holds back comes on top of both
+    growth = {mode: large[mode]['growth_mb'] / 78.6 for mode in tta_memory.MODES}
+    assert growth['single'] > 6, growth
+    assert growth['ours'] < growth['single'] + 4, growth
+    assert growth['stock'] > growth['single'] + 8, growth
     assert large['stock']['peak_over_single'] > large['ours']['peak_over_single']
     assert results['scores']['largest_difference'] <= 1e-4
     assert results['scores']['best'] > 0.1  # 1/150 where nothing is decided
