@@ -15,6 +15,7 @@ from mmmsvmamba.checkpoints import fit_backbone_weights
 from mmmsvmamba.layers import DOWNSAMPLES, STEMS, ConvFFN, ScanBlock, ScanMixer
 
 from .arch import Arch, hint, resolve_arch
+from .feature_info import FeatureInfo
 
 #: Below this side the stem has no patch to look at; smaller inputs are zero-padded.
 MIN_SIDE = 4
@@ -42,6 +43,8 @@ class HierarchicalBackbone(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages with their output norms.
         with_cp: Recompute blocks in the backward pass instead of keeping their activations.
         in_channels: Channels of the input.
+        out_strides: Strides that the returned maps are brought to, one for each in ascending order of the stages; None
+            leaves them at 4, 8, 16 and 32. Heads written for a dilated backbone want (4, 8, 8, 8).
         init_cfg: mmengine initialisation, such as dict(type='Pretrained', checkpoint=…). Published files are converted
             when they are loaded, and a file that does not fit stops the run.
 
@@ -60,6 +63,7 @@ class HierarchicalBackbone(BaseModule):
         frozen_stages: int = -1,
         with_cp: bool = False,
         in_channels: int = 3,
+        out_strides: Sequence[int] | None = None,
         init_cfg: dict | None = None,
         **unknown: object,
     ):
@@ -81,6 +85,7 @@ class HierarchicalBackbone(BaseModule):
             raise ValueError(f'with_cp must be True or False, got {with_cp!r}')
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
+        self.out_strides = _strides(out_strides, self.out_indices)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.in_channels = in_channels
@@ -106,9 +111,12 @@ class HierarchicalBackbone(BaseModule):
         self._freeze_stages()
 
     @property
-    def feature_info(self) -> list[dict[str, int]]:
-        """Channels and stride of each returned map."""
-        return [dict(num_chs=self.arch.dims[i], reduction=4 * 2**i) for i in self.out_indices]
+    def feature_info(self) -> FeatureInfo:
+        """Channels, stride and layer of each returned map."""
+        return FeatureInfo(
+            dict(num_chs=self.arch.dims[i], reduction=stride, module=f'norm{i}')
+            for i, stride in zip(self.out_indices, self.out_strides, strict=True)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Extracts features.
@@ -117,23 +125,27 @@ class HierarchicalBackbone(BaseModule):
             x: Images, (B, in_channels, H, W), any H and W; a side below 4 pixels is zero-padded to 4.
 
         Returns:
-            One contiguous (B, C, h, w) map per stage in `out_indices`, each behind a LayerNorm of its own.
+            One contiguous (B, C, h, w) map per stage in `out_indices`, each behind a LayerNorm of its own; maps that
+            `out_strides` brings to another stride have ⌈H / stride⌉ × ⌈W / stride⌉ pixels, bilinear between
+            those of the stage or the means of several.
 
         Raises:
             ValueError: An input that is no batch of images with the right channels.
         """
         self._check_input(x)
-        height, width = x.shape[2:]
+        size = height, width = x.shape[2:]
         if height < MIN_SIDE or width < MIN_SIDE:
             x = F.pad(x, (0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)))
         x = self.stem(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
         outs = []
+        strides = dict(zip(self.out_indices, self.out_strides, strict=True))
         for i, stage in enumerate(self.stages):
             for block in stage.blocks:
                 x = self._run(block, x)
             if i in self.out_indices:
                 # RoIAlign and other compiled ops read the raw memory as NCHW
-                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
+                out = getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous()
+                outs.append(_resize(out, size, strides[i], _native_stride(i)))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return tuple(outs)
@@ -211,6 +223,31 @@ def _block(spec: Arch, dim: int, drop_path_rate: float, eps: float) -> ScanBlock
     )
     ffn = ConvFFN(dim, int(spec.ffn_ratio * dim)) if spec.ffn_ratio else None
     return ScanBlock(dim, mixer, ffn, spec.ffn_norm, drop_path_rate, eps)
+
+
+def _native_stride(stage: int) -> int:
+    return 4 * 2**stage
+
+
+def _resize(x: Tensor, image: tuple[int, int], stride: int, native: int) -> Tensor:
+    """Brings a (B, C, h, w) map of an image of the given size from its native stride to another."""
+    if stride == native:
+        return x
+    size = [-(-side // stride) for side in image]
+    if stride > native:
+        return F.adaptive_avg_pool2d(x, size)
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+
+
+def _strides(strides: Sequence[int] | None, stages: Sequence[int]) -> tuple[int, ...]:
+    if strides is None:
+        return tuple(_native_stride(i) for i in stages)
+    fits = isinstance(strides, Sequence) and all(isinstance(stride, int) and stride > 0 for stride in strides)
+    if not fits or len(strides) != len(stages):
+        raise ValueError(
+            f'out_strides must give one positive integer for each of the {len(stages)} outputs, got {strides!r}'
+        )
+    return tuple(strides)
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -155,7 +155,7 @@ def test_selected_stages_are_those_of_the_full_output(family, given, built):
     assert isinstance(outs, tuple) and len(outs) == len(built)
     for i, out in zip(built, outs, strict=True):
         assert torch.equal(out, full[i])
-    assert part.feature_info == [dict(num_chs=16 * 2**i, reduction=4 * 2**i) for i in built]
+    assert part.feature_info == [dict(num_chs=16 * 2**i, reduction=4 * 2**i, module=f'norm{i}') for i in built]
 
 
 def test_stages_that_no_output_needs_are_not_built():
@@ -226,3 +226,27 @@ def test_roi_align_reads_the_maps_right(family):
         pooled = RoIAlign(3, spatial_scale=scale, sampling_ratio=2, aligned=True)(out.detach(), rois)
         expected = roi_align(out.detach().double().numpy(), rois.double().numpy(), scale, size=3, samples=2)
         np.testing.assert_allclose(pooled.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (50, 71)], ids=str)
+def test_maps_at_other_strides(size):
+    model, moved = small(seed=1), small(seed=1, out_strides=(2, 8, 8, 64))
+    x = image(1, 3, *size)
+    maps, out = model(x), moved(x)
+    height, width = size
+    for i, stride in {0: 2, 2: 8, 3: 64}.items():
+        assert tuple(out[i].shape[2:]) == (math.ceil(height / stride), math.ceil(width / stride))
+    assert torch.equal(out[1], maps[1])
+    assert moved.feature_info.reduction() == [2, 8, 8, 64]
+    assert moved.feature_info.channels() == model.feature_info.channels() == [16, 32, 64, 128]
+    if size == (64, 64):
+        expected = torch.nn.functional.interpolate(maps[2], scale_factor=2, mode='bilinear')
+        torch.testing.assert_close(out[2], expected)
+        torch.testing.assert_close(out[3], maps[3].mean(dim=(2, 3), keepdim=True))
+    assert all(m.is_contiguous() for m in out)
+
+
+@pytest.mark.parametrize('strides', [(4, 8), (4, 8, 16, 0), 8, (4, 8, 16, 2.5)], ids=str)
+def test_strides_that_cannot_be(strides):
+    with pytest.raises(ValueError, match='out_strides must give one positive integer for each of the 4 outputs'):
+        small(out_strides=strides)
