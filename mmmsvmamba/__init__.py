@@ -18,12 +18,13 @@ if importlib.util.find_spec('mmengine') is not None:
     from .backbones import MSVMamba
     from .engine import segmentation_tta  # noqa: F401  registers a model
     from .engine.checkpoint_loader import install_safe_loader
+    from .swap import swap_backbone
 
     install_safe_loader()
-    __all__ += ['MSVMamba']
+    __all__ += ['MSVMamba', 'swap_backbone']
 else:
 
     def __getattr__(name: str):
-        if name == 'MSVMamba':
-            raise ImportError('MSVMamba needs mmengine and mmcv; without them only mmmsvmamba.kernels is there')
+        if name in ('MSVMamba', 'swap_backbone'):
+            raise ImportError(f'{name} needs mmengine and mmcv; without them only mmmsvmamba.kernels is there')
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

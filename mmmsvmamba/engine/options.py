@@ -1,5 +1,7 @@
 """Turns command-line options into changes of a config, each before anything is built."""
 
+import difflib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
 
     Args:
         path: absolute, or relative to the current folder, to the repository or to the package's own files, so that
-            `configs/…` works anywhere.
+            `configs/…` works anywhere; or `LIBRARY::…`, a config that an installed library ships.
         overrides: keys in dotted form and their values.
 
     Raises:
@@ -29,6 +31,8 @@ def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
     """
     places = [Path(path), REPOSITORY / path, SHIPPED / path]
     found = next((place for place in places if place.is_file()), None)
+    if found is None and '::' in path:
+        found = _library_config(path)
     if found is None:
         known = sorted({file.name for root in (REPOSITORY, SHIPPED) for file in (root / 'configs').glob('*.py')})
         raise UserError(
@@ -47,6 +51,30 @@ def read_config(path: str, overrides: dict[str, Any] | None) -> Config:
         given = ' '.join(f'{key}={value}' for key, value in overrides.items())
         raise UserError(f'--cfg-options {given} cannot be merged into {found.name}: {error}') from error
     return cfg
+
+
+def _library_config(path: str) -> Path:
+    """The file of a config that a library ships.
+
+    Raises:
+        UserError: if the library is not installed or has no such config.
+    """
+    library, _, name = path.partition('::')
+    spec = importlib.util.find_spec(library) if library.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f'{path}: {library} is not installed here. `python tools/check_env.py` names the command for mmdet, mmseg '
+            'and mmpretrain.'
+        )
+    root = Path(spec.origin).parent / '.mim' / 'configs'
+    if not (root / name).is_file():
+        names = [file.relative_to(root).as_posix() for file in root.rglob('*.py')]
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        raise UserError(
+            f'{library} has no config {name}'
+            + (f'; near are {", ".join(close)}.' if close else f'; it has {len(names)} below {root}.')
+        )
+    return root / name
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:

@@ -265,7 +265,8 @@ def _check_neck(model: dict, backbone: nn.Module) -> None:
     neck = neck[0] if isinstance(neck, list | tuple) and neck else neck
     expected = neck.get('in_channels') if isinstance(neck, dict) else None
     given = [feature['num_chs'] for feature in backbone.feature_info]
-    if isinstance(expected, list | tuple) and list(expected) != given:
+    # the neck of YOLOv3 names the deepest first
+    if isinstance(expected, list | tuple) and list(expected) not in (given, given[::-1]):
         raise UserError(
             f'model.neck.in_channels = {list(expected)}, but the maps of model.backbone ({type(backbone).__name__}) '
             f'have {given} channels. Make them equal.'
