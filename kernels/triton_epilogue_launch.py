@@ -10,7 +10,7 @@ import triton
 from torch import Tensor
 
 from .triton_epilogue import nearest_norm, nearest_norm_backward, norm_sum, norm_sum_backward
-from .triton_variant import Variant, on_device
+from .triton_variant import Variant, capability, on_device, unspilt
 
 #: Elements that a program of four warps holds of a map.
 _TILE = 1024
@@ -27,6 +27,11 @@ class Config:
     warps: int
 
     @property
+    def unspilt(self) -> bool:
+        """Whether the backward pass of the nearest merge is near its spills: with most pixels in a program."""
+        return self.channels <= 128
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Constants of the kernel."""
         return dict(BP=self.pixels, BD=self.channels)
@@ -40,14 +45,18 @@ def config(channels: int) -> Config:
 
 def variants() -> Iterator[Variant]:
     """All that the published models launch, whose maps have 96 to 1536 channels; to compile them ahead of time."""
-    for channels in (96, 192, 384, 768, 1536):
+    widths = (96, 192, 384, 768, 1536)
+    for channels in widths:
         cut = config(channels)
         yield Variant(norm_sum, dict(ROUTES=3, HALF=None) | cut.sizes, cut.warps)
         yield Variant(norm_sum, dict(ROUTES=1) | cut.sizes, cut.warps)
         yield Variant(norm_sum_backward, dict(ROUTES=3, UPSAMPLED=True) | cut.sizes, cut.warps)
         yield Variant(norm_sum_backward, dict(ROUTES=1, UPSAMPLED=False) | cut.sizes, cut.warps)
+    # family v3 scans as many channels as a block has, half of what family v1 does
+    for channels in widths[:-1]:
+        cut = config(channels)
         yield Variant(nearest_norm, cut.sizes, cut.warps)
-        yield Variant(nearest_norm_backward, cut.sizes, cut.warps)
+        yield Variant(nearest_norm_backward, cut.sizes, cut.warps, cut.unspilt)
 
 
 def _tiles(pixels: int, size: int) -> int:
@@ -206,5 +215,6 @@ def merge_nearest_norm_backward(
             eps,
             **cut.sizes,
             num_warps=cut.warps,
+            **(unspilt(capability(full.device)) if cut.unspilt else {}),
         )
     return d_full, d_half, weight_parts.sum(0), bias_parts.sum(0)

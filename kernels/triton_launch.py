@@ -15,7 +15,7 @@ from torch import Tensor
 from . import triton_plan
 from .triton_backward import adjoint_ends, scan_backward
 from .triton_forward import pass_states, scan_forward
-from .triton_variant import on_device
+from .triton_variant import capability, on_device, unspilt
 
 _FLOAT = torch.float32
 #: Channels of a program that carries states from chunk to chunk.
@@ -292,6 +292,7 @@ def _backward(scan: Scan, walk: Walk, grad: Tensor, states: Tensor, du: Tensor, 
             *du.stride(),
             *run.sizes,
             **run.constants,
+            **(unspilt(capability(run.device)) if config.unspilt else {}),
         )
 
     def over_routes(x: Tensor) -> Tensor:

@@ -19,16 +19,18 @@ class Config:
         states: States that a lane holds at most for each of its channels; more are scanned in several launches.
         channels: Channels of a program, which is one warp.
         tile: Tokens whose loads are issued together.
+        unspilt: Whether the scan itself, not a pass that only finds the ends of chunks, is near its spills.
     """
 
     states: int
     channels: int
     tile: int
+    unspilt: bool = False
 
 
 #: By number of states; the first that is large enough is taken, else the last, several times.
 FORWARD = (Config(states=1, channels=128, tile=5), Config(states=16, channels=64, tile=2))
-BACKWARD = (Config(states=1, channels=128, tile=5), Config(states=8, channels=64, tile=1))
+BACKWARD = (Config(states=1, channels=128, tile=5), Config(states=8, channels=64, tile=1, unspilt=True))
 #: Tokens between two kept states, for one state and for more, a multiple of all tiles: 4 N / keep bytes per element are
 #: kept. A backward tile shorter than that needs scratch memory and a second recomputation.
 KEEP_ONE, KEEP_MANY = 5, 64

@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 from mmmsvmamba.kernels import triton_plan
 from mmmsvmamba.kernels.triton_backward import adjoint_ends, scan_backward
 from mmmsvmamba.kernels.triton_forward import pass_states, scan_forward
+from mmmsvmamba.kernels.triton_variant import unspilt
 
 TARGETS = {
     'sm_80': GPUTarget('cuda', 80, 32),
@@ -23,6 +24,7 @@ TARGETS = {
     'sm_100': GPUTarget('cuda', 100, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
+CAPABILITIES = {'sm_80': 8, 'sm_90': 9, 'sm_100': 10, 'gfx942': 0}
 #: Registers of a thread, bytes of shared memory (LDS) of a block.
 REGISTERS = {'sm_80': 255, 'sm_90': 255, 'sm_100': 255, 'gfx942': 512}
 SHARED = {'sm_80': 163 << 10, 'sm_90': 227 << 10, 'sm_100': 227 << 10, 'gfx942': 64 << 10}
@@ -67,6 +69,11 @@ def cases() -> list[Case]:
     return [*found, Case('pass_states')]
 
 
+def forbids_spills(case: Case) -> bool:
+    """Whether dispatch launches it with `unspilt`."""
+    return case.config.unspilt and case.kernel == 'scan_backward'
+
+
 @dataclass
 class Compiled:
     """A thread's registers and spilled registers or bytes, a block's shared bytes, and the instructions.
@@ -107,8 +114,8 @@ def compile_case(case: Case, target: str, dtype: str = 'bf16', **changes) -> Com
         BD=config.channels,
         TILE=config.tile,
         KEEP=keep,
-        **changes,
     )
+    constants |= changes
     kernel = dict(
         scan_forward=scan_forward,
         forward_ends=scan_forward,
@@ -131,7 +138,10 @@ def compile_case(case: Case, target: str, dtype: str = 'bf16', **changes) -> Com
         if pointer or name in multiples:
             attributes[(i,)] = [['tt.divisibility', 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
-    done = triton.compile(source, target=TARGETS[target], options=dict(num_warps=1))
+    options = dict(num_warps=1)
+    if forbids_spills(case):
+        options |= unspilt(CAPABILITIES[target])
+    done = triton.compile(source, target=TARGETS[target], options=options)
     elements = config.tile * config.channels / TARGETS[target].warp_size
     read = _of_amd if target.startswith('gfx') else _of_nvidia
     return read(done, elements)

@@ -8,8 +8,10 @@ import os
 
 import pytest
 from block_compile import SHARED, TARGETS, compile_kernel
+from scan_compile import CAPABILITIES
 
 from mmmsvmamba.kernels import triton_depthwise_launch, triton_epilogue_launch, triton_gate_launch
+from mmmsvmamba.kernels.triton_variant import unspilt
 
 FULL = os.environ.get('KERNELS_COMPILED') == 'full'
 MAPS = {
@@ -85,6 +87,8 @@ def name(value):
 
 
 def check(variant, target, **options):
+    if variant.unspilt:
+        options |= unspilt(CAPABILITIES[target])
     done = compile_kernel(variant.kernel, variant.constants, variant.warps, target, MAPS, **options)
     print(target, name(variant), done.registers, done.spills, done.shared, done.loop, done.instructions.total())
     assert done.instructions.total() > 20
@@ -94,9 +98,8 @@ def check(variant, target, **options):
     return done
 
 
-def test_number_of_configurations():
+def test_budgets_are_of_all_variants():
     assert {key(v) for v in VARIANTS} == set(BUDGETS)
-    assert len(VARIANTS) <= 45
 
 
 @pytest.mark.parametrize('variant', HOPPER, ids=name)
