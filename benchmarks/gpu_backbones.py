@@ -1,14 +1,16 @@
-"""Whole backbones on a GPU, in images per second and peak memory: ours, Swin-T and ConvNeXt-T.
+"""Whole backbones on a GPU: ours, Swin-T and ConvNeXt-T in images per second and peak memory, as images grow too.
 
 bfloat16 autocast and channels_last for all. Swin-T and ConvNeXt-T are those of mmpretrain and, where it is installed,
-of timm: which is faster depends on versions, and the faster one counts.
+of timm: which is faster depends on versions, and the faster one counts. Ours are also broken down into operators.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
 
+import breakdown
 import torch
 from fresh_process import measure
 from registry import Work
@@ -25,6 +27,10 @@ MODELS = {
     'timm-convnext-t': ('timm',),
 }
 BATCH = 128
+#: Sides of the images on which growth is measured, and how many images: as many for all sides.
+SIDES, GROWTH_BATCH = (224, 512, 1024, 1536), 4
+#: What is broken down, of `breakdown.CASES`.
+BROKEN_DOWN = ('block/tiny/full', 'block/tiny-v3/full', 'backbone/tiny/full', 'backbone/tiny-v3/full')
 
 
 def make(name: str) -> nn.Module:
@@ -71,22 +77,39 @@ def build(device: torch.device, name: str, size: int, batch: int, train: bool, c
     return Work(step if train else infer, images=batch, pixels=batch * size * size)
 
 
-def backbone(settings: Settings, name: str, size: int, batch: int, train: bool, compiled: bool) -> dict:
+def need(settings: Settings, packages: Sequence[str]) -> None:
     if settings.device.type != 'cuda':
         raise Skip('times are taken on a GPU')
-    missing = [package for package in MODELS[name] if importlib.util.find_spec(package) is None]
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise Skip(f'{" and ".join(missing)} not installed')
     torch.cuda.empty_cache()
-    options = dict(name=name, size=size, batch=batch, train=train, compiled=compiled)
-    return measure(partial(build, **options), settings.device, None, budget=2.0, min_turns=5)
 
 
-def _step(name: str, size: int = 224, batch: int = BATCH, train: bool = False, compiled: bool = False) -> Step:
+def backbone(settings: Settings, name: str, budget: float = 2.0, min_turns: int = 5, **options) -> dict:
+    need(settings, MODELS[name])
+    return measure(partial(build, name=name, **options), settings.device, None, budget=budget, min_turns=min_turns)
+
+
+def operators(settings: Settings, case: str, size: int = 224, batch: int = BATCH) -> dict:
+    need(settings, MODELS['msvmamba-t'])
+    run = breakdown.build(case, settings.device, size, batch, autocast=True)
+    return {'size': size, 'batch': batch} | breakdown.measure(run, settings.device)
+
+
+def _step(name: str, train: bool, compiled: bool) -> Step:
     mode = f'{"train" if train else "infer"}/{"compiled" if compiled else "eager"}'
-    run = partial(backbone, name=name, size=size, batch=batch, train=train, compiled=compiled)
+    run = partial(backbone, name=name, size=224, batch=BATCH, train=train, compiled=compiled)
     # those of others may fail in their own ways
-    return Step(f'time/backbone/{mode}/{size}/{name}', run, required=name.startswith('msvmamba'))
+    return Step(f'time/backbone/{mode}/224/{name}', run, required=name.startswith('msvmamba'))
+
+
+def _growth_step(name: str, train: bool, side: int) -> Step:
+    # a point of a curve may be rougher than a figure that is compared
+    options = dict(size=side, batch=GROWTH_BATCH, train=train, compiled=False, budget=1.0, min_turns=3)
+    run = partial(backbone, name=name, **options)
+    step = f'time/growth/{name}/{"train" if train else "forward"}/{side}'
+    return Step(step, run, required=name.startswith('msvmamba'))
 
 
 TIMINGS = [
@@ -96,5 +119,6 @@ TIMINGS = [
         for train in (False, True)
         for name in MODELS
     ),
-    *(_step(name, size, batch=4) for size in (512, 1024, 1536) for name in MODELS),
+    *(Step(f'time/breakdown/{case}', partial(operators, case=case)) for case in BROKEN_DOWN),
+    *(_growth_step(name, train, side) for train in (False, True) for side in SIDES for name in MODELS),
 ]
