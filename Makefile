@@ -2,7 +2,7 @@
 # make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
 # make test   the whole test suite
 # make lint   ruff
-# make kernels-full  the Triton kernels, without a GPU: every target, dtype and size with the locked Triton, the usual tests with others (TRITONS)
+# make kernels-full  the Triton kernels, without a GPU: every target, dtype and size with the locked Triton, every target with others (TRITONS)
 # make bench  CPU benchmarks, written to benchmarks/results/
 
 # The locked set is for CPUs: a GPU that happens to be there stays out of it.
@@ -53,7 +53,7 @@ kernels-full: env
 	KERNELS_COMPILED=full $(BIN)/python $(KERNEL_TESTS)
 	set -e; for version in $(TRITONS); do \
 	  $(BIN)/pip install -q --no-deps --upgrade --target build/triton-$$version triton==$$version; \
-	  PYTHONPATH=build/triton-$$version $(BIN)/python $(KERNEL_TESTS); \
+	  KERNELS_COMPILED=targets PYTHONPATH=build/triton-$$version $(BIN)/python $(KERNEL_TESTS); \
 	done
 
 bench: env

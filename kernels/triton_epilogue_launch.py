@@ -28,8 +28,8 @@ class Config:
 
     @property
     def unspilt(self) -> bool:
-        """Whether the backward pass of the nearest merge is near its spills: with most pixels in a program."""
-        return self.channels <= 128
+        """Whether the backward kernels with most registers are near their spills: with many pixels in a program."""
+        return self.channels <= 256
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -50,7 +50,7 @@ def variants() -> Iterator[Variant]:
         cut = config(channels)
         yield Variant(norm_sum, dict(ROUTES=3, HALF=None) | cut.sizes, cut.warps)
         yield Variant(norm_sum, dict(ROUTES=1) | cut.sizes, cut.warps)
-        yield Variant(norm_sum_backward, dict(ROUTES=3, UPSAMPLED=True) | cut.sizes, cut.warps)
+        yield Variant(norm_sum_backward, dict(ROUTES=3, UPSAMPLED=True) | cut.sizes, cut.warps, cut.unspilt)
         yield Variant(norm_sum_backward, dict(ROUTES=1, UPSAMPLED=False) | cut.sizes, cut.warps)
     # family v3 scans as many channels as a block has, half of what family v1 does
     for channels in widths[:-1]:
@@ -127,6 +127,7 @@ def _norm_sum_backward(
         ROUTES=routes,
         **cut.sizes,
         num_warps=cut.warps,
+        **(unspilt(capability(maps.device)) if upsampled and cut.unspilt else {}),
     )
     return d_maps, weight_parts.sum(0), bias_parts.sum(0)
 

@@ -27,16 +27,18 @@ class Variant:
     unspilt: bool = False
 
 
+#: Major compute capability from which on NVIDIA's assembler was seen to spill some registers rather than take more of
+#: them, so that more warps run at a time: all, with what releases of Triton before 3.6 give to it.
+_SPILLING = 8 if tuple(map(int, triton.__version__.split('.')[:2])) < (3, 6) else 10
+
+
 def unspilt(capability: int) -> dict[str, int]:
     """Launch options of a kernel that is near its spills: all registers of a thread, where that must be said.
-
-    From sm_100 on, NVIDIA's assembler spills some registers rather than take more of them, so that more warps run at a
-    time; before, it spills when it runs out of registers.
 
     Args:
         capability: Major compute capability; 0 for what is not NVIDIA's.
     """
-    return {'maxnreg': 255} if capability >= 10 else {}
+    return {'maxnreg': 255} if capability >= _SPILLING else {}
 
 
 @cache

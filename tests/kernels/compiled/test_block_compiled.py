@@ -1,7 +1,7 @@
 """The Triton kernels around the scan, compiled ahead of time: registers, spills, shared memory, instructions.
 
 No GPU is needed. What the published models launch is compiled for one target, for fewer widths of a map, and a fixed
-choice for the others; KERNELS_COMPILED=full compiles everything for all, and for other dtypes.
+choice for the others; KERNELS_COMPILED=targets compiles everything for all, KERNELS_COMPILED=full for other dtypes too.
 """
 
 import os
@@ -14,6 +14,7 @@ from mmmsvmamba.kernels import triton_depthwise_launch, triton_epilogue_launch, 
 from mmmsvmamba.kernels.triton_variant import unspilt
 
 FULL = os.environ.get('KERNELS_COMPILED') == 'full'
+EVERYWHERE = FULL or os.environ.get('KERNELS_COMPILED') == 'targets'
 MAPS = {
     'X',
     'HALF',
@@ -62,7 +63,7 @@ NORMS = [*triton_epilogue_launch.variants()]
 VARIANTS = [*triton_depthwise_launch.variants(), *NORMS, *triton_gate_launch.variants()]
 #: One width of a map for four warps, one for eight; the others differ in the padding of the channels alone.
 WIDTHS = (256, 2048)
-HOPPER = [v for v in VARIANTS if FULL or v not in NORMS or v.constants['BD'] in WIDTHS]
+HOPPER = [v for v in VARIANTS if EVERYWHERE or v not in NORMS or v.constants['BD'] in WIDTHS]
 CHOSEN = (
     'depthwise',
     'depthwise_input_gradient',
@@ -79,7 +80,7 @@ def chosen():
         yield max(mine, key=lambda v: v.constants.get('HALF', v.constants.get('KERNEL', 0)))
 
 
-OTHERS = [(target, v) for target in TARGETS if target != 'sm_90' for v in (VARIANTS if FULL else chosen())]
+OTHERS = [(target, v) for target in TARGETS if target != 'sm_90' for v in (VARIANTS if EVERYWHERE else chosen())]
 
 
 def name(value):
