@@ -78,7 +78,9 @@ def _bars(axis: Axes, panel: Bars) -> None:
         axis.set_xlim(0, 1.1 * max(values))
     wanted = [(target, names.index(name)) for name, target in panel.targets.items()]
     if wanted:
-        axis.scatter(*zip(*wanted, strict=True), marker='|', s=150, color='tab:red', label='target', zorder=3)
+        axis.scatter(
+            *zip(*wanted, strict=True), marker='|', s=200, linewidths=2.5, color='gold', label='target', zorder=3
+        )
     axis.set_yticks(range(len(names)), [f'{name}   {_short(value)}' for name, value in panel.rows.items()])
     axis.margins(y=0.01)
     axis.invert_yaxis()
