@@ -1,6 +1,8 @@
 # make env    set-up only: .venv with the locked packages, mmcv's ops compiled, this package editable
 # make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
 # make test   the whole test suite
+# make env-originals   .venv-originals with torch 2.1.2 and the original OpenMMLab packages, as most existing projects have them
+# make test-originals  the whole test suite there
 # make lint   ruff
 # make kernels-full  the Triton kernels, without a GPU: every target, dtype and size with the locked Triton, every target with others (TRITONS)
 # make bench  CPU benchmarks, written to benchmarks/results/
@@ -12,34 +14,47 @@ PYTHON ?= python3.11
 VENV ?= .venv
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
-LOCK := requirements/build-cpu-py311.txt requirements/lock-cpu-py311.txt
+# The folder of the second environment, which has the original packages.
+ORIGINALS ?= .venv-originals
 
-.PHONY: env demo test lint kernels-full bench clean
+.PHONY: env demo test env-originals test-originals lint kernels-full bench clean
 
-env: $(READY)
-
-$(READY): $(LOCK) pyproject.toml
+# $(call environment,FOLDER,SUFFIX): an environment from requirements/build-SUFFIX.txt and requirements/lock-SUFFIX.txt
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo \
 	  'The locked set is for Python 3.11, and "$(PYTHON)" is not that. Install Python 3.11 or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11.' \
 	  'To use another Python, install into your own OpenMMLab environment: see "Into an existing project" in README.md.' >&2; exit 1; }
 	@command -v g++ >/dev/null || { echo 'Compiling the ops of mmcv needs g++. Install it, e.g. apt-get install g++.' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -r requirements/build-cpu-py311.txt
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install -q -r requirements/build-$(2).txt
 	@echo 'Installing the OpenMMLab packages; compiling the ops of mmcv takes about five minutes the first time.'
-	MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(BIN)/pip install -q --no-deps --no-build-isolation -r requirements/lock-cpu-py311.txt
+	MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(1)/bin/pip install -q --no-deps --no-build-isolation -r requirements/lock-$(2).txt
 	# pip caches the compiled mmcv under its source, whatever torch it was compiled for: a misfit is compiled anew
-	$(BIN)/python -c 'import mmcv.ops' 2>/dev/null || MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(BIN)/pip install -q --no-deps \
-	  --no-build-isolation --no-cache-dir --force-reinstall $$(grep -i '^onedl-mmcv==' requirements/lock-cpu-py311.txt)
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
-	$(BIN)/python tools/check_env.py
+	$(1)/bin/python -c 'import mmcv.ops' 2>/dev/null || MAX_JOBS=$(JOBS) CFLAGS=-g0 CXXFLAGS=-g0 $(1)/bin/pip install -q --no-deps \
+	  --no-build-isolation --no-cache-dir --force-reinstall $$(grep -iE '^(onedl-)?mmcv==' requirements/lock-$(2).txt)
+	$(1)/bin/pip install -q --no-deps --no-build-isolation -e .
+	$(1)/bin/python tools/check_env.py
 	@touch $@
+endef
+
+env: $(VENV)/.ready
+
+env-originals: $(ORIGINALS)/.ready
+
+$(VENV)/.ready: requirements/build-cpu-py311.txt requirements/lock-cpu-py311.txt pyproject.toml
+	$(call environment,$(VENV),cpu-py311)
+
+$(ORIGINALS)/.ready: requirements/build-originals-py311.txt requirements/lock-originals-py311.txt pyproject.toml
+	$(call environment,$(ORIGINALS),originals-py311)
 
 demo: env
 	$(BIN)/python tools/demo.py
 
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-originals: env-originals
+	OMP_NUM_THREADS=1 $(ORIGINALS)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .
@@ -61,4 +76,4 @@ bench: env
 	$(BIN)/python benchmarks/run.py --out benchmarks/results/cpu.json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(ORIGINALS) build dist *.egg-info
