@@ -158,7 +158,7 @@ def test_scans_are_seen_without_custom_operators():
     """torch below 2.4 has no `torch.library.custom_op`; what imports it by itself is imported before it goes."""
     script = (
         'import torch, torch._dynamo, mmengine.model, mmcv.cnn\n'
-        'del torch.library.custom_op\n'
+        'vars(torch.library).pop("custom_op", None)\n'
         'from mmmsvmamba import MSVMamba\n'
         'from mmmsvmamba.analysis import count_flops\n'
         'print(count_flops(MSVMamba("nano", out_indices=(1,)), (1, 3, 32, 48)).total)\n'
@@ -181,7 +181,7 @@ def test_a_shape_that_is_none(shape):
         (nn.Conv2d(3, 4, 3), (1, 4, 8, 8), r'Conv2d does not run .*\(1, 4, 8, 8\).*hannel'),
         (nn.Linear(3, 4), (1, 4), r'Linear does not run .*\(1, 4\)'),
         (Lambda(lambda x: x[x > 0]), (4,), 'Lambda does not run on a dataless input'),
-        (Lambda(lambda x: x * x.sum().item()), (4,), 'Lambda does not run on a dataless input .*meta'),
+        (Lambda(lambda x: x * x.sum().item()), (4,), 'Lambda does not run on a dataless input .*[Mm]eta'),
         (nn.Bilinear(4, 4, 3), (1, 4), 'Bilinear does not run .*input2'),
     ],
     ids=['channels', 'features', 'chosen by value', 'a value', 'two inputs'],
