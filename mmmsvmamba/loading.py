@@ -90,7 +90,8 @@ def _restricted_load(path: Path, map_location) -> dict:
 
 def _allowed_globals() -> dict[str, object]:
     """Name in the pickle -> what it becomes."""
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    # asked of numpy: the module they are in differs between 1.25, 1.26 and 2
+    reconstruct, scalar = (value.__reduce__()[0] for value in (np.zeros(1), np.float64(0)))
     allowed = {
         # the configuration in the published files; torch fills no dict of another class
         'yacs.config.CfgNode': OrderedDict,
@@ -98,8 +99,8 @@ def _allowed_globals() -> dict[str, object]:
         'numpy.dtype': np.dtype,
     }
     for core in ('numpy.core', 'numpy._core'):  # files of either numpy generation open in the other
-        allowed[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct
-        allowed[f'{core}.multiarray.scalar'] = multiarray.scalar
+        allowed[f'{core}.multiarray._reconstruct'] = reconstruct
+        allowed[f'{core}.multiarray.scalar'] = scalar
     for code in '?bhilqBHILQefdFD':
         cls = type(np.dtype(code))
         allowed[f'{cls.__module__}.{cls.__qualname__}'] = cls

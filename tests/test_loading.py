@@ -218,6 +218,13 @@ def test_the_configuration_in_a_published_file(form, tmp_path, torch_release, mo
     assert 'yacs' not in sys.modules
 
 
+def test_numpy_1_26_has_an_empty_module_of_the_new_name(tmp_path, monkeypatch):
+    path = save(dict(scalar=np.float64(3), array=np.arange(3)), tmp_path / 'weights.pth', 'zip')
+    monkeypatch.setattr(np, '_core', types.ModuleType('numpy._core'), raising=False)
+    loaded = load_file(path)
+    assert loaded['scalar'] == 3 and loaded['array'].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize('other_name', [False, True])
 def test_numbers_of_numpy(other_name, tmp_path, torch_release):
     """Of either generation: the module of its internals was renamed between them."""
