@@ -64,6 +64,7 @@ def test_no_trace_of_unwritten_memory(nan_memory):
                 assert all(x.isfinite().all() for x in (y, *grads))
 
 
+@pytest.mark.skipif(not hasattr(torch.library, 'custom_op'), reason='operators can be called from torch 2.4 on')
 def test_kept_states_are_written_whole(nan_memory):
     inputs = map_inputs(groups=2, height=5)
     _, states = torch.ops.mmmsvmamba.scan2d(*inputs, *encode_groups(GROUPS['two-groups']), False, True)
@@ -120,7 +121,9 @@ def test_of_a_permuted_output_gradient():
 def test_second_derivatives_are_refused():
     inputs = leaves(map_inputs())
     (grad,) = torch.autograd.grad(scan_along([[0]])(*inputs).square().sum(), inputs[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match='scan2d_backward'):
+    # below torch 2.4 the scan has no name of its own to refuse under
+    refused = 'scan2d_backward' if hasattr(torch.library, 'custom_op') else 'once_differentiable'
+    with pytest.raises(RuntimeError, match=refused):
         grad.sum().backward()
 
 
