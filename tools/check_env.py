@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-LOCK = Path(__file__).resolve().parents[1] / 'requirements' / 'lock-cpu-py311.txt'
+REQUIREMENTS = Path(__file__).resolve().parents[1] / 'requirements'
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def _add_package(report: Report, package: Package, distributions: list[str], ori
         use = f'only needed for {package.needed_for}' if package.needed_for else 'needed'
         report.rows.append((package.name, 'missing', use))
         name = package.fork if package.fork and not originals else package.original or package.name
-        command = f'pip install --no-deps {_pinned(name)}'
+        command = f'pip install --no-deps {_pinned(name, originals)}'
         if package.name == 'mmcv':
-            command = f'pip install --no-build-isolation --no-deps {_pinned(name)}'
+            command = f'pip install --no-build-isolation --no-deps {_pinned(name, originals)}'
         (report.hints if package.needed_for else report.problems).append(f'{package.name} is missing: {command}')
         return
     versions = ' and '.join(metadata.version(name) for name in distributions)
@@ -131,9 +131,10 @@ def _add_ops(report: Report, distribution: str) -> None:
         report.rows.append(('mmcv.ops', 'compiled', ''))
 
 
-def _pinned(distribution: str) -> str:
-    """`name==version` as the project is tested with, or the bare name."""
-    lines = LOCK.read_text().splitlines() if LOCK.is_file() else []
+def _pinned(distribution: str, originals: bool = False) -> str:
+    """`name==version` as the project is tested with beside the forks or the originals, or the bare name."""
+    lock = REQUIREMENTS / f'lock-{"originals" if originals else "cpu"}-py311.txt'
+    lines = lock.read_text().splitlines() if lock.is_file() else []
     return next((line for line in lines if line.lower().startswith(f'{distribution}==')), distribution)
 
 

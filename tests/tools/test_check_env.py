@@ -54,8 +54,10 @@ def test_says_whether_a_package_is_a_fork(check_env, installed, monkeypatch):
         assert rows['mmengine'][1] == 'onedl-mmengine (fork)'
 
 
-def test_missing_package(check_env, installed, capsys):
-    installed(mmdet=[], mmseg=[])
+def test_missing_package(check_env, installed, monkeypatch, capsys):
+    version = metadata.version
+    monkeypatch.setattr(metadata, 'version', lambda name: '0' if name.startswith('onedl-') else version(name))
+    installed(mmengine=['onedl-mmengine'], mmcv=['onedl-mmcv'], mmdet=[], mmseg=[])
     assert check_env.main() == 1
     output = capsys.readouterr().out
     assert 'problem: mmdet is missing: pip install --no-deps onedl-mmdetection==' in output
@@ -72,10 +74,12 @@ def test_missing_optional_package_is_no_problem(check_env, installed, capsys):
 def test_original_is_proposed_beside_originals(check_env, installed, monkeypatch):
     version = metadata.version
     monkeypatch.setattr(metadata, 'version', lambda name: '0' if name.startswith('mm') else version(name))
-    installed(mmengine=['mmengine'], mmcv=['mmcv'], mmdet=[], mmseg=[], mmpretrain=[])
+    installed(mmengine=['mmengine'], mmcv=[], mmdet=[], mmseg=[], mmpretrain=[])
     report = check_env.inspect()
-    assert 'mmdet is missing: pip install --no-deps mmdet' in report.problems
-    assert 'mmseg is missing: pip install --no-deps mmsegmentation' in report.hints
+    # the newest mmcv is one that mmdet 3.3 refuses
+    assert 'mmcv is missing: pip install --no-build-isolation --no-deps mmcv==2.1.0' in report.problems
+    assert 'mmdet is missing: pip install --no-deps mmdet==3.3.0' in report.problems
+    assert 'mmseg is missing: pip install --no-deps mmsegmentation==1.2.2' in report.hints
 
 
 def test_fork_over_original(check_env, installed, monkeypatch):
