@@ -34,6 +34,8 @@ def set_drawing(cfg: Config, scope: Scope, show: bool, show_dir: str | None, wai
     hook = hooks.setdefault('visualization', ConfigDict(type=scope.visualization_hook))
     hook.update(show=show, wait_time=wait_time)
     hook.draw = True
+    if scope.name == 'mmseg':
+        hook.interval = 1  # the original mmseg draws every 50th test image, its fork all of them
     if folder and scope.name == 'mmdet':
         hook.test_out_dir = folder
     elif folder:

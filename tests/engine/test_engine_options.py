@@ -182,6 +182,7 @@ def test_drawing_is_wired_for_each_library(scope, tmp_path, monkeypatch):
     }[scope]()
     assert Path(folder) == tmp_path / 'pictures'
     assert hook.type == SCOPES[scope].visualization_hook and hook.get('draw', True) is True
+    assert scope != 'mmseg' or hook.interval == 1
     assert cfg.visualizer.type == SCOPES[scope].visualizer
 
 
