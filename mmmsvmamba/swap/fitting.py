@@ -62,6 +62,8 @@ def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> b
         UserError: Such an option has a value that fits none of the old maps; it is named.
     """
     part = editor.get(path)
+    # without convolutions of its own such a head passes on what it reads
+    passes_on = part.get('num_convs') == 0 and part.get('channels') == part.get('in_channels')
     index = part.get('in_index', default_of(part, 'in_index', scope))
     reads = False
     for option in CHANNEL_OPTIONS:
@@ -81,6 +83,8 @@ def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> b
                 f'({found}), so that it cannot be told what they should be now. Fit {path} ({part["type"]}) by hand.'
             )
         editor.set(f'{path}.{option}', value, f'channels of the new {reading.source}')
+    if passes_on:
+        editor.set(f'{path}.channels', editor.get(f'{path}.in_channels'), 'the head has no convolution of its own')
     for option in FIRST_OPTIONS:
         if part.get(option):
             old, new = reading.channels(0)

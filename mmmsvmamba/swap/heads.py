@@ -30,6 +30,8 @@ TOKEN_HEADS = (
 )
 #: Heads that find corners in a single fine map.
 CORNER_HEADS = ('CornerHead', 'CentripetalHead')
+#: Options of a head whose values are heads that read the same maps.
+INNER_HEADS = ('kernel_generate_head',)
 #: Keys of a model whose values are no readers of maps, although they may have a type.
 NO_READERS = ('backbone', 'neck', 'data_preprocessor', 'init_cfg', 'train_cfg', 'test_cfg')
 PYRAMID_CHANNELS = 256
@@ -129,6 +131,9 @@ def _readers(editor: ConfigEditor, owner: str, with_neck: bool = False) -> Itera
         for name, part in parts.items():
             if type_name(part):
                 yield f'{owner}.{name}', part
+                for option in INNER_HEADS:
+                    if type_name(part.get(option)):
+                        yield f'{owner}.{name}.{option}', part[option]
 
 
 def _fit_neck(editor: ConfigEditor, owner: str, reading: Reading, scope: str) -> Reading | None:

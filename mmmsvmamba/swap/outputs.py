@@ -53,10 +53,12 @@ def choose_outputs(old: Sequence[FeatureMap], dilated: bool, has_neck: bool) -> 
     if steady and (dilated or rising or has_neck):
         # as deep as the old maps were: the last is that of the last stage, whatever its resolution
         stages = [max(stage, i) for i, stage in enumerate(nearest[:-1])] + [NUM_STAGES - 1]
-        if sorted(set(stages)) == stages:
-            return Outputs(
-                tuple(stages), tuple(strides), positions, why='the old backbone kept the resolution of its last stages'
-            )
+        why = 'the old backbone kept the resolution of its last stages'
+        if sorted(set(stages)) != stages:
+            # more maps at the coarse end than there are stages
+            stages = list(range(NUM_STAGES - len(old), NUM_STAGES))
+            why = 'the old backbone went on to coarser maps'
+        return Outputs(tuple(stages), tuple(strides), positions, why=why)
     return Outputs(
         tuple(range(NUM_STAGES)),
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from mmmsvmamba.engine.errors import UserError
 
-#: Side of the image. The coarsest maps in use have a stride of 64, and those still have a few pixels.
-SIDE = 256
+#: Side of the image. The coarsest maps in use have a stride of 64, and those still have a few pixels. Some classifiers
+#: take the size that they were trained with and no other.
+SIDE, CLASSIFIER_SIDE = 256, 224
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def backbone_maps(backbone: dict, scope: str, path: str) -> list[FeatureMap]:
         ProbeError: It cannot be built, does not run, or returns something else than maps.
     """
     module = _build(without_weights(backbone), scope, path)
-    side = image_side(backbone, type(module))
+    side = image_side(backbone, type(module), scope)
     channels = backbone.get('in_channels', 3)
     with _failures(path), torch.no_grad():
         outputs = module(torch.zeros(1, channels if isinstance(channels, int) else 3, side, side))
@@ -99,14 +101,16 @@ def without_weights(part: Any) -> Any:
     return copy.copy(part)
 
 
-def image_side(backbone: dict, kind: type) -> int:
+def image_side(backbone: dict, kind: type, scope: str) -> int:
     """Side of a square image that a backbone takes: transformers may be built for one size."""
     size = backbone.get('img_size')
     if size is None:
         parameter = inspect.signature(kind.__init__).parameters.get('img_size')
         size = parameter.default if parameter is not None else None
     side = size[0] if isinstance(size, list | tuple) else size
-    return side if isinstance(side, int) else SIDE
+    if isinstance(side, int):
+        return side
+    return CLASSIFIER_SIDE if scope == 'mmpretrain' else SIDE
 
 
 def _build(part: dict, scope: str, path: str) -> nn.Module:
@@ -133,7 +137,7 @@ def _flat(outputs: Any) -> Iterator[Any]:
     if isinstance(outputs, list | tuple):
         for output in outputs:
             yield from _flat(output)
-    else:
+    elif outputs is not None:  # what is for training alone
         yield outputs
 
 
@@ -142,5 +146,6 @@ def _describe(output: Any, side: int, path: str) -> FeatureMap:
         found = f'shape {tuple(output.shape)}' if isinstance(output, Tensor) else type(output).__name__
         raise ProbeError(f'{path} of the given config returns no maps of features (B, C, H, W) but {found}')
     if output.dim() == 4:
-        return FeatureMap(output.shape[1], max(1, round(side / output.shape[2])))
+        stride = 2 ** round(math.log2(max(1, side / output.shape[2])))
+        return FeatureMap(output.shape[1], stride)
     return FeatureMap(output.shape[-1], None)

@@ -60,6 +60,15 @@ CASES = {
         'nano',
         {'model.backbone.out_indices': (1, 2, 3), 'model.neck.in_channels': [384, 192, 96]},
     ),
+    'strides of 64': (
+        'mmdet::rtmdet/rtmdet_x_p6_4xb8-300e_coco.py',
+        'tiny',
+        {
+            'model.backbone.out_indices': (0, 1, 2, 3),
+            'model.backbone.out_strides': (8, 16, 32, 64),
+            'model.neck.in_channels': [96, 192, 384, 768],
+        },
+    ),
     'YOLOF': ('mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py', 'nano', {'model.neck.in_channels': 384}),
     'YOLOX': (
         'mmdet::yolox/yolox_s_8xb8-300e_coco.py',
@@ -145,6 +154,24 @@ CASES = {
             'model.neck.in_channels': NANO,
             'model.decode_head.in_channels': 256,
             'model.decode_head.in_index': 0,
+        },
+    ),
+    'K-Net': (
+        'mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
+        'nano',
+        {
+            'model.decode_head.kernel_generate_head.in_channels': 384,
+            'model.decode_head.kernel_generate_head.channels': 512,
+            'model.auxiliary_head.in_channels': 192,
+        },
+    ),
+    'CGNet': (
+        'mmseg::cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680.py',
+        'nano',
+        {
+            'model.backbone.out_strides': (2, 4, 8),
+            'model.decode_head.in_channels': 384,
+            'model.decode_head.channels': 384,
         },
     ),
     'LRASPP': (

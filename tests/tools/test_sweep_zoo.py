@@ -58,8 +58,8 @@ def test_model_builds_predicts_and_learns(name, tools, tmp_path, monkeypatch):
     if not (sweep.config_root(library) / path).is_file():
         pytest.skip(f'the installed {library} does not ship {path}')
     found = sweep.swap(sweep.read((library, path)))
-    assert 'reason' not in found, found
-    result = trial.try_model(found['model'], found['preprocessor'], found['scope'], trial.SIDES[:1])
+    assert 'refused' not in found, found
+    result = trial.try_model(found['model'], found['preprocessor'], found['scope'])
     assert result.passed, result.reason
 
 
@@ -89,7 +89,7 @@ def test_configs_that_are_no_part_of_the_table(tools):
 def test_refused_configs_say_why(tools):
     sweep = tools['sweep_zoo']
     found = sweep.swap(sweep.read(('mmdet', 'tridentnet/tridentnet_r50-caffe_1x_coco.py')))
-    assert found['reason'].startswith('refused: model.roi_head is a TridentRoIHead')
+    assert found['refused'].startswith('refused: model.roi_head is a TridentRoIHead')
     assert 'model' not in found
 
 

@@ -30,7 +30,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from zoo_table import page
-from zoo_trial import try_model
+from zoo_trial import Trial, try_model
 
 from mmmsvmamba.engine.errors import UserError
 from mmmsvmamba.swap.heads import type_name
@@ -42,7 +42,7 @@ PAGE = REPOSITORY / 'docs' / 'compatibility.md'
 #: The maps of the backbones that were looked at.
 PROBES = REPOSITORY / 'build' / 'sweep_zoo_probes'
 #: Bytes that a process may take.
-MEMORY = 6 * 2**30
+MEMORY = 9 * 2**30
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 ARCH = 'nano'
 
@@ -149,14 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         different = {entry['own_key']: entry for entry in reversed(given) if 'own_key' in entry}
         swapped = dict(zip(different, pool.map(swap, different.values(), chunksize=4), strict=True))
         prepared = [entry | swapped.get(entry.get('own_key'), {}) | dict(name=entry['name']) for entry in given]
-        print(f'{len(prepared)} configs; {sum("model" in p for p in prepared)} to be tried', flush=True)
+        print(f'{len(prepared)} configs; {sum("key" in p for p in prepared)} with such a backbone', flush=True)
         if args.list:
             return 0
         seen: dict[str, dict] = {}
         for entry in prepared:
             if 'key' in entry:
                 seen.setdefault(entry['key'], entry)
-        todo = [entry for key, entry in seen.items() if 'model' in entry and key not in known]
+        todo = [entry for key, entry in seen.items() if key not in known]
         print(f'{len(seen)} different models, {len(todo)} of them not tried yet', flush=True)
         with args.found.open('a') as file:
             for entry, found in zip(todo, pool.map(attempt, todo), strict=True):
@@ -165,10 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file.flush()
                 if found['reason']:
                     print(f'{entry["name"]}: {found["reason"]}', flush=True)
-    results = [
-        entry | (known[key] if 'model' in entry else dict(builds=False, forward=False, loss=False, own=''))
-        for key, entry in seen.items()
-    ]
+    results = [entry | known[key] for key, entry in seen.items()]
     versions = ', '.join(
         f'{name} {importlib.import_module(name).__version__}' for name in (*LIBRARIES, 'mmcv', 'torch')
     )
@@ -232,14 +229,14 @@ def swap(entry: dict) -> dict:
     """Swaps the backbone of a config.
 
     Returns:
-        'key', the same for the same model, and either 'reason', why it was refused, or 'model', 'scope' and
-        'preprocessor' of the new one.
+        'key', the same for the same model, 'scope', and either 'refused', the reason, or 'model' and 'preprocessor' of
+        the new one.
     """
     cfg = _config(entry)
     try:
         swapped, _ = swap_with_changes(cfg, ARCH, pretrained=None, probe=_probe)
     except UserError as error:
-        return dict(key=_key(cfg), reason=f'refused: {_line(error)}')
+        return dict(key=_key(cfg), scope=cfg.default_scope, refused=f'refused: {_line(error)}')
     return dict(
         key=_key(swapped),
         scope=swapped.default_scope,
@@ -278,7 +275,11 @@ def attempt(entry: dict) -> dict:
     library = entry['library']
     # some configs name files of their library by paths relative to it
     os.chdir(config_root(library).parent)
-    found = try_model(entry['model'], entry['preprocessor'], entry['scope']).to_dict() | dict(own='')
+    if 'refused' in entry:
+        trial = Trial(reason=entry['refused'])
+    else:
+        trial = try_model(entry['model'], entry['preprocessor'], entry['scope'])
+    found = trial.to_dict() | dict(own='')
     if found['reason']:
         cfg = _config(entry)
         found['own'] = try_model(_plain(cfg.model), _plain(cfg.get('data_preprocessor')), entry['scope']).reason

@@ -31,7 +31,7 @@ from mmmsvmamba.swap.probe import without_weights
 #: thousand queries among their pixels, or have maps at a stride of 512.
 SIDES = (128, 256, 512)
 #: What the messages then say.
-TOO_SMALL = ('out of range', 'smaller than', 'Kernel size can')
+TOO_SMALL = ('out of range', 'smaller than', 'too small', 'Kernel size can')
 CLASSES = 3
 STEPS = ('builds', 'forward', 'loss')
 
@@ -172,6 +172,8 @@ def _train(model: nn.Module, scope: str, side: int) -> nn.Module:
 
 
 def _run(model: nn.Module, data: Any, mode: str) -> Any:
+    if mode == 'tensor':  # one view of self-supervised training
+        return model(data['inputs'][0], mode=mode)
     return model(**data, mode=mode) if isinstance(data, dict) else model(*data, mode=mode)
 
 
@@ -209,7 +211,7 @@ def _pictures(model: nn.Module, training: bool, side: int) -> Inputs:
         image_shapes=[(3, side, side)] * count,
         num_items=[2, 3][:count],
         num_classes=CLASSES,
-        with_mask=any('mask' in type(part).__name__.lower() for part in model.modules()),
+        with_mask=any('mask' in f'{name} {type(part).__name__}'.lower() for name, part in model.named_modules()),
         with_semantic=True,
         texts=[('aa', 'bb', 'cc')] * count,
     )
@@ -283,6 +285,7 @@ def _segmentation(model: nn.Module, training: bool, side: int) -> Inputs:
 
 
 def _classification(model: nn.Module, training: bool, side: int) -> Inputs:
+    from mmpretrain.models.selfsup import BaseSelfSupervisor
     from mmpretrain.structures import DataSample
 
     generator = torch.Generator().manual_seed(0)
@@ -290,9 +293,10 @@ def _classification(model: nn.Module, training: bool, side: int) -> Inputs:
     def picture() -> Tensor:
         return torch.randint(256, (3, side, side), generator=generator, dtype=torch.uint8)
 
-    if not hasattr(model, 'with_head') or type(model).__mro__[1].__name__ == 'BaseSelfSupervisor':
-        views = pseudo_collate([dict(inputs=[picture(), picture()], data_samples=DataSample()) for _ in range(4)])
-        return [(views, 'loss')] if training else [(views, 'tensor')]
+    if isinstance(model, BaseSelfSupervisor):
+        views = [torch.stack([picture() for _ in range(4)]) for _ in range(2)]
+        data = dict(inputs=views if training else views[:1], data_samples=[DataSample() for _ in range(4)])
+        return [(data, 'loss' if training else 'tensor')]
     items = [dict(inputs=picture(), data_samples=DataSample().set_gt_label(i % 2)) for i in range(4)]
     return [(pseudo_collate(items), 'loss' if training else 'predict')]
 
