@@ -18,16 +18,19 @@ BOUND_PARTS = {
     'PIDHead': 'it supervises the three branches of a PIDNet, which other backbones do not have; use FCNHead instead',
     'DDRHead': 'it supervises the two branches of a DDRNet, which other backbones do not have; use FCNHead instead',
 }
-#: Heads of classifiers that read more than one vector, or tokens.
-TOKEN_HEADS = (
-    'VisionTransformerClsHead',
-    'DeiTClsHead',
-    'ConformerHead',
-    'LeViTClsHead',
-    'EfficientFormerClsHead',
-    'VigClsHead',
-    'ClsHead',
-)
+#: Heads of classifiers that read more than one vector, tokens, or logits of the backbone, and what takes their place.
+BOUND_HEADS = {
+    'VisionTransformerClsHead': 'LinearClsHead',
+    'DeiTClsHead': 'LinearClsHead',
+    'ConformerHead': 'LinearClsHead',
+    'LeViTClsHead': 'LinearClsHead',
+    'EfficientFormerClsHead': 'LinearClsHead',
+    'VigClsHead': 'LinearClsHead',
+    'ClsHead': 'LinearClsHead',
+    'MultiLabelClsHead': 'MultiLabelLinearClsHead',
+}
+#: Options of these heads that the new ones have too.
+KEPT_OPTIONS = ('num_classes', 'loss', 'topk', 'cal_acc', 'thr')
 #: Heads that find corners in a single fine map.
 CORNER_HEADS = ('CornerHead', 'CentripetalHead')
 #: Options of a head whose values are heads that read the same maps.
@@ -109,13 +112,14 @@ def fit_classifier(
         editor.set(
             f'{owner}.neck', dict(type='GlobalAveragePooling'), 'the head reads a vector; the new backbone gives a map'
         )
-    if type_name(head) in TOKEN_HEADS:
-        kept = {key: head[key] for key in ('num_classes', 'loss', 'topk', 'cal_acc', 'train_cfg') if key in head}
-        if 'num_classes' not in kept:
-            kept['num_classes'] = editor.get('data_preprocessor.num_classes') or 1000
+    if type_name(editor.get(f'{owner}.neck')) == 'GlobalAveragePooling' and editor.get(f'{owner}.neck.dim', 2) != 2:
+        editor.set(f'{owner}.neck.dim', 2, 'the old backbone gave tokens, the new one gives a map')
+    if type_name(head) in BOUND_HEADS:
+        kept = {key: head[key] for key in KEPT_OPTIONS if key in head}
+        kept.setdefault('num_classes', old[-1].channels)  # without the option it is the backbone that has the classes
         editor.set(
             f'{owner}.head',
-            dict(type='LinearClsHead', in_channels=new[-1].channels, **kept),
+            dict(type=BOUND_HEADS[type_name(head)], in_channels=new[-1].channels, **kept),
             f'{type_name(head)} reads tokens or logits of the old backbone',
         )
     elif reading is not None and head:

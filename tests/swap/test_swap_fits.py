@@ -194,6 +194,20 @@ CASES = {
             'model.head.num_classes': 1000,
         },
     ),
+    'a backbone with logits of its own': (
+        'mmpretrain::vgg/vgg16_8xb16_voc.py',
+        'nano',
+        {
+            'model.head.type': 'MultiLabelLinearClsHead',
+            'model.head.num_classes': 20,
+            'model.head.in_channels': 384,
+        },
+    ),
+    'averaged tokens': (
+        'mmpretrain::efficientformer/efficientformer-l1_8xb128_in1k.py',
+        'nano',
+        {'model.neck.dim': 2, 'model.head.type': 'LinearClsHead', 'model.head.in_channels': 384},
+    ),
     'HRNet with fused scales': (
         'mmpretrain::hrnet/hrnet-w18_4xb32_in1k.py',
         'nano',

@@ -11,14 +11,17 @@ HEAD = """\
 # Which configs the backbone drops into
 
 `tools/swap_backbone.py` put MSVMamba-N into every config that the libraries ship whose backbone has convolutional or
-hierarchical features; `tools/dev/sweep_zoo.py`, which makes this page, has the list. Configs that give the same model,
-such as those that differ in schedule or data alone, count once. Each model is built with random weights, predicts on
-images of 128×128 (256×256 where it chooses many queries), and takes one training step, whose loss and gradients in the
-backbone must be finite. A refusal is a failure.
+hierarchical features; `python tools/dev/sweep_zoo.py`, which makes this page, has the list. Configs that give the same
+model, such as those that differ in schedule or data alone, count once. Each model is built with random weights,
+predicts on images of 128×128 (up to 512×512 where its maps would be too small), and takes one training step, whose loss
+and gradients in the backbone must be finite. A refusal is a failure.
 
-Language models and teachers, which a config would download, have random weights here. Everything runs on a CPU, where
-some operators of mmcv do not exist. Where a model fails, the same is tried with the backbone that the config came with:
-*own too* means that it fails as well, so that not the swap is at fault.
+Language models and teachers, which a config would download, have random weights here; lap, transformers, timm, nltk,
+fairscale and scikit-learn, which some configs need, were installed. Everything runs on a CPU with 9 GiB for each process,
+and some operators of mmcv do not exist there. Where a model fails, the same is tried with the backbone that the config
+came with: *own too* means that this fails as well, so that not the swap is at fault. With the releases below that is so
+for every GroundingDINO (its decoder encodes boxes into twice the channels that the next layer takes) and every SSD (its
+head has no `loss_cls`, which predicting asks for).
 """
 
 
