@@ -17,11 +17,11 @@ predicts on images of 128×128 (up to 512×512 where its maps would be too small
 and gradients in the backbone must be finite. A refusal is a failure.
 
 Language models and teachers, which a config would download, have random weights here; lap, transformers, timm, nltk,
-fairscale and scikit-learn, which some configs need, were installed. Everything runs on a CPU with 9 GiB for each process,
-and some operators of mmcv do not exist there. Where a model fails, the same is tried with the backbone that the config
-came with: *own too* means that this fails as well, so that not the swap is at fault. With the releases below that is so
-for every GroundingDINO (its decoder encodes boxes into twice the channels that the next layer takes) and every SSD (its
-head has no `loss_cls`, which predicting asks for).
+fairscale and scikit-learn, which some configs need, were installed. Everything runs on a CPU with 9 GiB for each
+process, and some operators of mmcv do not exist there. Where a model fails, the same is tried with the backbone that
+the config came with: *own too* means that this fails as well, so that not the swap is at fault. With the releases below
+that is so for every GroundingDINO (its decoder encodes boxes into twice the channels that the next layer takes) and
+every SSD (its head has no `loss_cls`, which predicting asks for).
 """
 
 
