@@ -17,7 +17,7 @@ from . import options, preflight, testing
 from .building import build_errors
 from .data_guard import guard_data
 from .data_root import move_data_root
-from .distributed import prepare_cpu_processes
+from .distributed import leave_processes, prepare_cpu_processes
 from .errors import UserError
 from .guards import add_guards
 from .input_size import set_input_size
@@ -40,6 +40,7 @@ def _command(run: Callable[[Sequence[str] | None], None]) -> Command:
         except KeyboardInterrupt:
             print('interrupted; a training goes on from its last checkpoint with --resume', file=sys.stderr)
             return 130
+        leave_processes()
         return 0
 
     return command

@@ -1,4 +1,6 @@
-"""Several processes on a machine without a GPU, which mmengine does not start by itself."""
+"""Several processes: on a machine without a GPU, where mmengine does not start them, and their common end."""
+
+import gc
 
 import torch
 import torch.distributed
@@ -33,3 +35,14 @@ def prepare_cpu_processes(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = wrapper | (cfg.get('model_wrapper_cfg') or {}) | dict(device_ids=None)
+
+
+def leave_processes() -> None:
+    """Ends the process group of a run that is through, if it has one. Nothing may hold the run's Runner any more.
+
+    mmengine leaves it to the end of the interpreter. A thread of the group that is still at work then can abort the
+    process, and its launcher reports a failed training though every file is written.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # a Runner is full of cycles, and its wrapped model keeps the group alive
+        torch.distributed.destroy_process_group()
