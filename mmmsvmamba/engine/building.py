@@ -10,6 +10,7 @@ from torch import nn
 
 from mmmsvmamba.loading import CheckpointError
 
+from .class_name import class_name
 from .errors import UserError
 from .scopes import Scope
 
@@ -47,9 +48,7 @@ def build_own_backbone(cfg: Config, scope: Scope) -> nn.Module | None:
     backbone = cfg.model.get('backbone')
     if not isinstance(backbone, dict):
         return None
-    kind = backbone.get('type')
-    name = kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)
-    if name not in ours.__all__:
+    if class_name(backbone.get('type')) not in ours.__all__:
         return None
     with MODELS.switch_scope_and_registry(scope.name) as registry, build_errors('model.backbone'):
         return registry.build({key: value for key, value in backbone.items() if key != 'init_cfg'})

@@ -1,9 +1,8 @@
 """Evaluation of a classifier at another resolution than the one that it was trained at."""
 
-from typing import Any
-
 from mmengine.config import Config
 
+from .class_name import class_name
 from .errors import UserError
 from .leaf_datasets import leaf_datasets
 from .scopes import Scope
@@ -36,10 +35,10 @@ def set_input_size(cfg: Config, scope: Scope, size: int) -> None:
 
 
 def _set_input_size(steps: list[dict], size: int) -> None:
-    resizes = [step for step in steps if _kind(step) == 'ResizeEdge']
-    crops = [step for step in steps if _kind(step) == 'CenterCrop']
+    resizes = [step for step in steps if class_name(step['type']) == 'ResizeEdge']
+    crops = [step for step in steps if class_name(step['type']) == 'CenterCrop']
     if len(resizes) != 1 or len(crops) != 1:
-        found = ', '.join(map(_kind, steps)) or 'no steps'
+        found = ', '.join(class_name(step['type']) for step in steps) or 'no steps'
         raise UserError(
             '--input-size changes the one ResizeEdge and the one CenterCrop of a test pipeline, but that of '
             f'test_dataloader has {found}. Set the sizes there with --cfg-options instead.'
@@ -58,8 +57,3 @@ def _steps(pipeline: list) -> list[dict]:
         for branch in step.get('transforms', []):
             found += _steps(branch if isinstance(branch, list | tuple) else [branch])
     return found
-
-
-def _kind(step: dict[str, Any]) -> str:
-    kind = step['type']
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from .changes import ConfigEditor
 from .probe import FeatureMap, default_of
 
 #: Options of necks and heads that count the channels of the maps they read.
-CHANNEL_OPTIONS = ('in_channels', 'in_channel', 'feat_channels_in', 'embed_dim', 'embed_dims')
+CHANNEL_OPTIONS = ('in_channels', 'in_channel', 'embed_dim', 'embed_dims')
 #: Options that count the channels of the first map alone, which a head reads beside its own.
 FIRST_OPTIONS = ('c1_in_channels',)
 
@@ -41,12 +41,13 @@ class Reading:
         """Old and new channels of an old map."""
         return self.old[index].channels, self.new[self.position[index]].channels
 
-    def list(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    def both(self, indices: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Old and new channels of several old maps."""
         pairs = [self.channels(i) for i in indices]
         return [old for old, _ in pairs], [new for _, new in pairs]
 
 
-def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> bool:
+def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> None:
     """Fits a neck or head to the maps that it reads.
 
     Args:
@@ -55,9 +56,6 @@ def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> b
         reading: The maps.
         scope: Of the registry that builds it.
 
-    Returns:
-        Whether the part has an option for the channels of its input at all.
-
     Raises:
         UserError: Such an option has a value that fits none of the old maps; it is named.
     """
@@ -65,14 +63,12 @@ def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> b
     # without convolutions of its own such a head passes on what it reads
     passes_on = part.get('num_convs') == 0 and part.get('channels') == part.get('in_channels')
     index = part.get('in_index', default_of(part, 'in_index', scope))
-    reads = False
     for option in CHANNEL_OPTIONS:
         given = part.get(option)
         if given is None and option in ('in_channels', 'in_channel'):
             given = default_of(part, option, scope)
         if not _counts(given):
             continue
-        reads = True
         value = _fitted(given, index, reading)
         if value is None:
             if option not in ('in_channels', 'in_channel'):
@@ -95,7 +91,6 @@ def fit_part(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> b
         many = isinstance(index, list | tuple)
         moved = type(index)(reading.position[i] for i in index) if many else reading.position[index]
         editor.set(f'{path}.in_index', moved, f'where the map of this resolution is in the new {reading.source}')
-    return reads
 
 
 def _fitted(given: Any, index: Any, reading: Reading) -> Any:
@@ -113,7 +108,7 @@ def _fitted(given: Any, index: Any, reading: Reading) -> Any:
     choices += [everything, reversed(everything)]
     choices += [everything[start:] for start in everything[1:]]
     for indices in choices:
-        old, new = reading.list(list(indices))
+        old, new = reading.both(indices)
         if old == list(given):
             return type(given)(new)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mmmsvmamba.engine.class_name import class_name
 from mmmsvmamba.engine.errors import UserError
 
 from .changes import ConfigEditor
@@ -42,8 +43,7 @@ PYRAMID_CHANNELS = 256
 
 def type_name(part: object) -> str:
     """Name of the class of a part, without scope or module."""
-    kind = part.get('type') if isinstance(part, dict) else None
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return class_name(part.get('type')) if isinstance(part, dict) else ''
 
 
 def refuse_bound_parts(editor: ConfigEditor, owner: str) -> None:
@@ -80,7 +80,7 @@ def fit_readers(
         UserError: A part cannot be fitted; it is named.
     """
     if outputs.pyramid:
-        new = _add_pyramid(editor, owner, new, outputs, scope)
+        new = _add_pyramid(editor, owner, new, outputs.why)
         if new is None:
             return
         reading = Reading(old, new, outputs.levels, 'neck')
@@ -143,25 +143,28 @@ def _readers(editor: ConfigEditor, owner: str, with_neck: bool = False) -> Itera
 def _fit_neck(editor: ConfigEditor, owner: str, reading: Reading, scope: str) -> Reading | None:
     """Fits the neck; what the heads read then, or None where that does not depend on the backbone."""
     path = f'{owner}.neck'
-    neck = editor.get(path)
-    old_necks = [part for part in (neck if isinstance(neck, list | tuple) else [neck])]
-    old_necks = [dict(part) for part in old_necks]
-    first = f'{path}.0' if isinstance(neck, list | tuple) else path
+    first = f'{path}.0' if isinstance(editor.get(path), list | tuple) else path
+    old_necks = _necks(editor, path)
     if type_name(old_necks[0]) == 'SSDNeck':
         return _fit_ssd_neck(editor, first, reading, scope)
     fit_part(editor, first, reading, scope)
     if all(type_name(part) == 'GlobalAveragePooling' for part in old_necks):
         return Reading(reading.old, reading.new, reading.position, 'backbone')
-    fitted = editor.get(path)
+    new_necks = _necks(editor, path)
     if any('out_channels' in part for part in old_necks):
-        check_builds(fitted[0] if isinstance(fitted, list | tuple) else fitted, scope, first)
+        check_builds(new_necks[0], scope, first)
         return None
-    new_necks = [dict(part) for part in (fitted if isinstance(fitted, list | tuple) else [fitted])]
     old = neck_maps(old_necks, reading.old, scope, path)
     new = neck_maps(new_necks, reading.new, scope, path)
     if len(old) != len(new):
         raise UserError(f'{path} ({old_necks[0]["type"]}) gives {len(old)} maps, and with the new backbone {len(new)}.')
     return Reading(old, new, tuple(range(len(old))), 'neck')
+
+
+def _necks(editor: ConfigEditor, path: str) -> list[dict]:
+    """Copies of the necks, of which there may be one or a list."""
+    given = editor.get(path)
+    return [dict(part) for part in (given if isinstance(given, list | tuple) else [given])]
 
 
 def _fit_ssd_neck(editor: ConfigEditor, path: str, reading: Reading, scope: str) -> Reading:
@@ -204,9 +207,7 @@ def _keep_channels(editor: ConfigEditor, owner: str, old: Sequence[FeatureMap], 
     )
 
 
-def _add_pyramid(
-    editor: ConfigEditor, owner: str, new: Sequence[FeatureMap], outputs: Outputs, scope: str
-) -> list[FeatureMap] | None:
+def _add_pyramid(editor: ConfigEditor, owner: str, new: Sequence[FeatureMap], why: str) -> list[FeatureMap] | None:
     """Puts a neck between backbone and heads that merges deep features into fine maps; its maps, or None if fitted."""
     if editor.get(f'{owner}.neck'):
         neck = editor.get(f'{owner}.neck')
@@ -239,6 +240,6 @@ def _add_pyramid(
             out_channels=PYRAMID_CHANNELS,
             num_outs=len(new),
         ),
-        outputs.why,
+        why,
     )
     return [FeatureMap(PYRAMID_CHANNELS, m.stride) for m in new]

@@ -31,15 +31,16 @@ class Outputs:
     why: str = ''
 
 
-def choose_outputs(old: Sequence[FeatureMap], dilated: bool, has_neck: bool) -> Outputs:
+def choose_outputs(old: Sequence[FeatureMap], dilated: bool, has_neck: bool, classifies: bool) -> Outputs:
     """Chooses stages, and strides where those of the old maps are not theirs.
 
     Args:
         old: The maps of the old backbone.
         dilated: Whether its last stages keep their resolution by dilated convolutions.
         has_neck: Whether a neck reads its maps; then their number and strides must stay as they are.
+        classifies: Whether the model is a classifier, which reads the deepest map whatever its stride.
     """
-    if any(m.stride is None for m in old):  # a classifier's vector
+    if any(m.stride is None for m in old) or (classifies and len(old) == 1):
         return Outputs((NUM_STAGES - 1,), None, (0,) * len(old))
     strides = [m.stride for m in old]
     nearest = [min(max(round(math.log2(stride)) - 2, 0), NUM_STAGES - 1) for stride in strides]

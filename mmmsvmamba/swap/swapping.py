@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 from mmmsvmamba.backbones import MSVMamba
@@ -78,10 +79,7 @@ def swap_with_changes(
     classifies = type_name(editor.get(owner)) in _CLASSIFIERS or _has_plain_head(editor, owner)
 
     old = probe(given, scope, path)
-    if classifies and len(old) == 1:
-        outputs = Outputs((3,), None, (0,))
-    else:
-        outputs = choose_outputs(old, _dilated(given), bool(editor.get(f'{owner}.neck')))
+    outputs = choose_outputs(old, _dilated(given), bool(editor.get(f'{owner}.neck')), classifies)
     backbone['out_indices'] = outputs.out_indices
     if outputs.out_strides is not None:
         backbone['out_strides'] = outputs.out_strides
@@ -164,8 +162,6 @@ def _new_backbone(arch: str | Mapping, pretrained: str | None, drop_path_rate: f
 
 
 def _maps(backbone: dict) -> list[FeatureMap]:
-    import torch
-
     options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
     with torch.device('meta'):
         info = MSVMamba(**options).feature_info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from mmmsvmamba.engine.class_name import class_name
 
 from .changes import ConfigEditor
 
@@ -20,31 +20,26 @@ def fit_normalisation(editor: ConfigEditor, owner: str) -> None:
         editor.set(f'{path}.mean', MEAN, why)
         editor.set(f'{path}.std', STD, why)
         given = editor.get(path)
-        to_rgb = 'to_rgb' if 'to_rgb' in given or editor.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
-        if str(given.get('type', '')).rpartition('.')[2] in ('DetDataPreprocessor', 'TrackDataPreprocessor'):
-            to_rgb = 'bgr_to_rgb'
-        editor.set(f'{path}.{to_rgb}', True, why)
+        detects = class_name(given.get('type')) in ('DetDataPreprocessor', 'TrackDataPreprocessor')
+        classifies = 'to_rgb' in given or editor.get('default_scope') == 'mmpretrain'
+        editor.set(f'{path}.to_rgb' if classifies and not detects else f'{path}.bgr_to_rgb', True, why)
         if given.get('rgb_to_bgr'):
             editor.delete(f'{path}.rgb_to_bgr', why)
 
 
-def _preprocessors(editor: ConfigEditor, owner: str) -> Iterator[str]:
-    found = []
-    for parent in dict.fromkeys([owner, 'model']):
-        path = f'{parent}.data_preprocessor'
-        while isinstance(editor.get(path), dict):  # that of semi-supervised training wraps one
-            inner = f'{path}.data_preprocessor'
-            if isinstance(editor.get(inner), dict):
-                path = inner
-                continue
-            found.append(path)
-            break
-    if isinstance(editor.get('data_preprocessor'), dict):
-        found.append('data_preprocessor')
+def _preprocessors(editor: ConfigEditor, owner: str) -> list[str]:
+    """Paths of all that normalise the input; that of semi-supervised training wraps one."""
+    places = dict.fromkeys([f'{owner}.data_preprocessor', 'model.data_preprocessor', 'data_preprocessor'])
+    found = [path for path in places if isinstance(editor.get(path), dict)]
     if not found:
         editor.set('data_preprocessor', {}, 'the config left the input as it is')
-        found.append('data_preprocessor')
-    yield from found
+        return ['data_preprocessor']
+    return [_innermost(editor, path) for path in found]
+
+
+def _innermost(editor: ConfigEditor, path: str) -> str:
+    inner = f'{path}.data_preprocessor'
+    return _innermost(editor, inner) if isinstance(editor.get(inner), dict) else path
 
 
 def drop_old_weights(editor: ConfigEditor, owner: str) -> None:
@@ -77,7 +72,7 @@ def fit_optimizer(editor: ConfigEditor, recipe: bool) -> None:
         editor.set('optim_wrapper.paramwise_cfg', dict(custom_keys=no_decay), why)
         editor.set('auto_scale_lr', dict(enable=False, base_batch_size=batch), f'{why}: the batch of its learning rate')
         return
-    constructor = str(wrapper.get('constructor', '')).rpartition('.')[2]
+    constructor = class_name(wrapper.get('constructor'))
     if constructor in BOUND_CONSTRUCTORS:
         why = f'{constructor} knows the layers of other backbones only'
         editor.delete('optim_wrapper.constructor', why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-STEPS = ('builds', 'forward', 'loss')
+from zoo_trial import STEPS
 
 HEAD = """\
 # Which configs the backbone drops into
