@@ -14,13 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmmsvmamba import MSVMamba, VMamba
+from mmmsvmamba.backbones.hierarchical import HierarchicalBackbone
+
 REFERENCE = Path(__file__).resolve().parents[2] / 'shared' / 'reference'
 
 needs_reference = pytest.mark.skipif(
     not REFERENCE.is_dir(), reason=f'no {REFERENCE}, where key names and outputs of the published models are'
 )
 
-#: Our name of an architecture -> its name in the folder.
+#: Our name of a hierarchical architecture -> its name in the folder.
 MODELS = {
     'nano': 'msvmamba_nano',
     'micro': 'msvmamba_micro',
@@ -28,9 +31,23 @@ MODELS = {
     'tiny-v3': 'msvmamba_v3tiny',
     'small-v3': 'msvmamba_v3small',
     'base-v3': 'msvmamba_v3base',
+    'tiny-v0': 'vmamba_v0_tiny',
+    'small-v0': 'vmamba_v0_small',
+    'base-v0': 'vmamba_v0_base',
+    'tiny-s2l5': 'vmamba_tiny_s2l5_0230',
+    'small-s2l15': 'vmamba_small_s2l15_0229',
+    'base-s2l15': 'vmamba_base_s2l15_0229',
+    'tiny-s1l8': 'vmamba_tiny_s1l8_0230s',
+    'small-s1l20': 'vmamba_small_s1l20_0229s',
+    'base-s1l20': 'vmamba_base_s1l20_0229s',
 }
 #: Those with expected outputs.
-GOLDEN = ('nano', 'tiny', 'tiny-v3')
+GOLDEN = ('nano', 'tiny', 'tiny-v3', 'tiny-v0', 'tiny-s1l8')
+
+
+def backbone_class(arch: str) -> type[HierarchicalBackbone]:
+    """The backbone that has an architecture."""
+    return next(kind for kind in (MSVMamba, VMamba) if arch in kind.arch_settings)
 
 
 def shapes(arch: str, kind: str) -> dict[str, tuple[int, ...]]:

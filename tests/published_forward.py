@@ -27,7 +27,13 @@ def forward(image: Tensor, weights: dict[str, Tensor]) -> tuple[list[Tensor], Te
 
 
 def block(x: Tensor, w: dict[str, Tensor]) -> Tensor:
-    """One residual block; the norm of the ConvFFN is before it in the arXiv family, behind it in the NeurIPS family."""
+    """One residual block; the norm of the ConvFFN is before it in the arXiv family, behind it in the NeurIPS family.
+
+    VMamba's first release has no FFN, the later one an MLP behind its norm.
+    """
+    if 'op.conv2d_b1.weight' not in w:
+        x = x + ss2d(_norm(x, w, 'norm'), _under(w, 'op.'))
+        return x + _mlp(_norm(x, w, 'norm2'), w) if 'norm2.weight' in w else x
     x = x + ms2d(_norm(x, w, 'norm'), _under(w, 'op.'))
     if _is_v1(w, 'op.'):
         return x + _conv_ffn(_norm(x, w, 'norm2'), w)
@@ -63,6 +69,19 @@ def ms2d(x: Tensor, w: dict[str, Tensor]) -> Tensor:
     return _pointwise(y * gate, w['out_proj.weight'])
 
 
+def ss2d(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+    """VMamba's cross-scan: by rows, by columns, and both reversed, each with its own parameters."""
+    inner = w['out_norm.weight'].numel()
+    projected = _pointwise(x, w['in_proj.weight'])
+    gate = F.silu(projected[:, inner:]) if projected.shape[1] > inner else 1
+    u = F.silu(F.conv2d(projected[:, :inner], w['conv2d.weight'], w.get('conv2d.bias'), padding=1, groups=inner))
+    by_row, by_column = u.flatten(2), u.transpose(2, 3).flatten(2)
+    ys = [_s6(sequence, w, i) for i, sequence in enumerate([by_row, by_column, by_row.flip(2), by_column.flip(2)])]
+    rows, columns = ys[0] + ys[2].flip(2), ys[1] + ys[3].flip(2)
+    y = rows.unflatten(2, u.shape[2:]) + columns.unflatten(2, u.mT.shape[2:]).mT
+    return _pointwise(_norm(y, w, 'out_norm') * gate, w['out_proj.weight'])
+
+
 def _s6(u: Tensor, w: dict[str, Tensor], index: int) -> Tensor:
     """The recurrence over sequences (B, D, L) with the stacked parameters number `index`."""
     rank, channels = w['dt_projs_weight'].shape[2], u.shape[1]
@@ -70,8 +89,8 @@ def _s6(u: Tensor, w: dict[str, Tensor], index: int) -> Tensor:
     low_rank, B, C = torch.einsum('rd,bdl->brl', w['x_proj_weight'][index], u).split([rank, states, states], dim=1)
     delta = torch.einsum('dr,brl->bdl', w['dt_projs_weight'][index], low_rank)
     delta = F.softplus(delta + w['dt_projs_bias'][index][:, None])
-    A = -w['A_logs'].view(2, channels, states)[index].exp()
-    D = w['Ds'].view(2, channels)[index]
+    A = -w['A_logs'].view(-1, channels, states)[index].exp()
+    D = w['Ds'].view(-1, channels)[index]
     h = u.new_zeros(u.shape[0], channels, states)
     ys = []
     for t in range(u.shape[2]):
@@ -102,6 +121,11 @@ def _conv_ffn(x: Tensor, w: dict[str, Tensor]) -> Tensor:
     h = _pointwise(x, w['convFFN.linear1.weight'], w['convFFN.linear1.bias'])
     h = h + F.conv2d(h, w['convFFN.dwc.weight'], w['convFFN.dwc.bias'], padding=1, groups=h.shape[1])
     return _pointwise(F.gelu(h), w['convFFN.linear2.weight'], w['convFFN.linear2.bias'])
+
+
+def _mlp(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+    h = F.gelu(_pointwise(x, w['mlp.fc1.weight'], w['mlp.fc1.bias']))
+    return _pointwise(h, w['mlp.fc2.weight'], w['mlp.fc2.bias'])
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -24,8 +24,8 @@ def official(arch: str = 'nano', kind: str = 'backbone', seed: int = 0) -> dict[
     return published.random_weights().make_state_dict(shapes, seed)
 
 
-def shallow(arch: str = 'nano', **kwargs) -> MSVMamba:
-    return MSVMamba(dict(base=arch, depths=DEPTHS), **kwargs)
+def shallow(arch: str = 'nano', **kwargs) -> nn.Module:
+    return published.backbone_class(arch)(dict(base=arch, depths=DEPTHS), **kwargs)
 
 
 def prefixed(weights: dict, prefix: str) -> dict:
@@ -73,7 +73,7 @@ def test_stacked_parameters_go_to_their_resolution(arch, full):
         assert torch.equal(converted[f'{scans}.half_res.scan.{ours}'][0], pair[1 - full])
 
 
-@pytest.mark.parametrize('arch', ['nano', 'tiny-v3', 'base-v3'])
+@pytest.mark.parametrize('arch', ['nano', 'tiny-v3', 'base-v3', 'tiny-v0'])
 def test_the_input_projection_is_split_into_scan_and_gate(arch):
     weights = official(arch)
     converted = convert_official(weights)
@@ -97,7 +97,18 @@ def test_linear_layers_come_as_matrices_or_as_convolutions(arch, dims):
     assert_same(convert_official(changed), convert_official(weights))
 
 
-@pytest.mark.parametrize('arch, family', [('nano', 'v1'), ('micro', 'v1'), ('tiny-v3', 'v3'), ('base-v3', 'v3')])
+@pytest.mark.parametrize(
+    'arch, family',
+    [
+        ('nano', 'v1'),
+        ('micro', 'v1'),
+        ('tiny-v3', 'v3'),
+        ('base-v3', 'v3'),
+        ('tiny-v0', 'vmamba-v0'),
+        ('base-s2l15', 'vmamba-v2'),
+        ('tiny-s1l8', 'vmamba-v2'),
+    ],
+)
 def test_families_are_recognised(arch, family):
     assert recognise_family(official(arch)) == family
 
@@ -230,15 +241,17 @@ def test_a_detector_without_a_backbone(target):
     ids=['empty', 'ResNet', 'Swin', 'ViT with an average'],
 )
 def test_foreign_weights(weights):
-    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba model'):
+    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba or VMamba model'):
         convert_official(weights)
 
 
-def test_vmamba_weights_are_told_apart():
+@pytest.mark.parametrize('arch, other', [('tiny-v3', 'tiny-s1l8'), ('tiny', 'tiny-v0')])
+def test_vmamba_weights_are_told_apart(arch, other):
     """They have the same names, but no half resolution."""
-    weights = {key: value for key, value in official('tiny-v3').items() if 'conv2d_b1' not in key}
-    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba model'):
-        convert_official(weights)
+    for holder, file in ((arch, other), (other, arch)):
+        family = published.backbone_class(file).__name__
+        with pytest.raises(CheckpointError, match=f"weights of {family}: load them with type='{family}'"):
+            shallow(holder).load_state_dict(official(file))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +272,7 @@ def outcome(model: MSVMamba, weights: dict) -> str:
     return 'taken'
 
 
-@pytest.mark.parametrize('arch', ['nano', 'tiny-v3'])
+@pytest.mark.parametrize('arch', ['nano', 'tiny-v3', 'tiny-v0', 'tiny-s1l8'])
 def test_whichever_key_is_missing_the_file_is_refused(arch):
     weights, model = official(arch), shallow(arch)
     keys = [key for key in weights if not key.startswith(('outnorm', 'layers.1', 'layers.2'))]
@@ -267,7 +280,7 @@ def test_whichever_key_is_missing_the_file_is_refused(arch):
     assert {key: said for key, said in outcomes.items() if said != 'refused'} == {}
 
 
-@pytest.mark.parametrize('arch', ['nano', 'tiny-v3'])
+@pytest.mark.parametrize('arch', ['nano', 'tiny-v3', 'tiny-v0', 'tiny-s1l8'])
 def test_whichever_key_is_misshaped_the_file_is_refused(arch):
     weights, model = official(arch), shallow(arch)
     keys = [key for key in weights if not key.startswith(('layers.1', 'layers.2'))]

@@ -1,5 +1,6 @@
 """Backbones, registered in mmengine's root registry."""
 
 from .msvmamba import MSVMamba
+from .vmamba import VMamba
 
-__all__ = ['MSVMamba']
+__all__ = ['MSVMamba', 'VMamba']

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 from mmmsvmamba.kernels import Route, RouteGroup
-from mmmsvmamba.layers import DOWNSAMPLES, MERGES, STEMS
+from mmmsvmamba.layers import DOWNSAMPLES, FFNS, MERGES, SSM_INITS, STEMS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Arch:
         full_routes: Route groups at full resolution, such as [['row']]; routes are row, column, row_reversed,
             column_reversed.
         half_routes: Route groups at half resolution.
-        full_kernel, half_kernel: Sizes of the depthwise convolutions before the scans.
+        full_kernel, half_kernel: Sizes of the depthwise convolutions before the scans; None leaves out the one at full
+            resolution, and stands for the other where nothing is scanned at half resolution.
         conv_bias: Whether these have a bias.
         d_state: States N per channel.
         dt_rank: Rank of the step-size projection; 'auto' is ⌈dim / 16⌉.
@@ -31,8 +32,11 @@ class Arch:
         merge: 'norm-each+bilinear' or 'nearest+norm'.
         gate: Whether the mixer's output is gated by a second projection of its input.
         se_reduction: Reduction of the channel attention in the mixer; None for none.
-        ffn_ratio: Hidden over outer channels of the ConvFFN; 0 for no FFN.
+        ffn_ratio: Hidden over outer channels of the FFN; 0 for no FFN.
         ffn_norm: 'pre' or 'post'.
+        ffn: 'conv' (with a depthwise convolution between its layers) or 'mlp'.
+        cascade: Whether each row, then each column is scanned by itself; full_routes and half_routes are empty then.
+        ssm_init: 'mamba', 'normal' or 'uniform' (`layers.SSM_INITS`).
     """
 
     depths: Sequence[int]
@@ -41,8 +45,8 @@ class Arch:
     downsample: str
     full_routes: Sequence[Sequence[str]]
     half_routes: Sequence[Sequence[str]]
-    full_kernel: int
-    half_kernel: int
+    full_kernel: int | None
+    half_kernel: int | None
     conv_bias: bool
     d_state: int
     dt_rank: int | str
@@ -52,6 +56,9 @@ class Arch:
     se_reduction: int | None
     ffn_ratio: float
     ffn_norm: str
+    ffn: str = 'conv'
+    cascade: bool = False
+    ssm_init: str = 'mamba'
 
     def __post_init__(self) -> None:
         dims = [self.dims * 2**i for i in range(4)] if _is_count(self.dims) else self.dims
@@ -63,9 +70,12 @@ class Arch:
             'stem': tuple(STEMS),
             'downsample': tuple(DOWNSAMPLES),
             'merge': tuple(MERGES),
+            'ffn': tuple(FFNS),
             'ffn_norm': ('pre', 'post'),
+            'ssm_init': tuple(SSM_INITS),
             'gate': (True, False),
             'conv_bias': (True, False),
+            'cascade': (True, False),
         }.items():
             self._require(name, getattr(self, name) in known, f'one of {", ".join(map(str, known))}')
         self._require('dt_rank', self.dt_rank == 'auto' or _is_count(self.dt_rank), "a positive integer or 'auto'")
@@ -77,12 +87,17 @@ class Arch:
         self._require('ffn_ratio', fits, '0 for no FFN, or a number that leaves it at least one channel')
         for name in ('full_kernel', 'half_kernel'):
             size = getattr(self, name)
-            self._require(name, _is_count(size) and size % 2 == 1, 'a positive odd integer')
+            fits = size is None or (_is_count(size) and size % 2 == 1)
+            self._require(name, fits, 'a positive odd integer, or None for no convolution')
         fits = self.se_reduction is None or (_is_count(self.se_reduction) and self.se_reduction <= min(inner))
         self._require('se_reduction', fits, f'None or an integer from 1 to {min(inner)}, the channels of the scan')
         for name in ('full_routes', 'half_routes'):
             object.__setattr__(self, name, _parse_routes(name, getattr(self, name)))
-        if not self.full_routes and not self.half_routes:
+        if self.half_routes and self.half_kernel is None:
+            raise ValueError('half_kernel is None, but half_routes needs the convolution that halves the map')
+        if self.cascade and (self.full_routes or self.half_routes):
+            raise ValueError('cascade scans rows and columns instead of routes: full_routes and half_routes must be []')
+        if not self.full_routes and not self.half_routes and not self.cascade:
             raise ValueError('full_routes and half_routes are both empty: there is nothing to scan')
 
     def _require(self, name: str, fits: bool, expected: str) -> None:
@@ -116,7 +131,7 @@ def resolve_arch(arch: str | Mapping, settings: Mapping[str, Mapping]) -> Arch:
         if name not in known:
             raise ValueError(f'unknown field {name!r} in arch{hint(name, known)}; the fields are {", ".join(known)}')
     values.update(given)
-    missing = [name for name in known if name not in values]
+    missing = [field.name for field in fields(Arch) if field.name not in values and field.default is MISSING]
     if missing:
         raise ValueError(
             f'arch lacks {", ".join(missing)}; give them, or give base= one of {", ".join(settings)} '

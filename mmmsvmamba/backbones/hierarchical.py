@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmmsvmamba.checkpoints import fit_backbone_weights
-from mmmsvmamba.layers import DOWNSAMPLES, STEMS, ConvFFN, ScanBlock, ScanMixer
+from mmmsvmamba.layers import DOWNSAMPLES, FFNS, STEMS, ScanBlock, ScanMixer
 
 from .arch import Arch, hint, resolve_arch
 from .feature_info import FeatureInfo
@@ -211,17 +211,19 @@ def _block(spec: Arch, dim: int, drop_path_rate: float, eps: float) -> ScanBlock
         inner_dim=int(spec.ssm_ratio * dim),
         full_routes=spec.full_routes,
         half_routes=spec.half_routes,
+        cascade=spec.cascade,
         full_kernel=spec.full_kernel,
         half_kernel=spec.half_kernel,
         conv_bias=spec.conv_bias,
         d_state=spec.d_state,
         dt_rank=spec.rank(dim),
+        ssm_init=spec.ssm_init,
         merge=spec.merge,
         gate=spec.gate,
         se_reduction=spec.se_reduction,
         eps=eps,
     )
-    ffn = ConvFFN(dim, int(spec.ffn_ratio * dim)) if spec.ffn_ratio else None
+    ffn = FFNS[spec.ffn](dim, int(spec.ffn_ratio * dim)) if spec.ffn_ratio else None
     return ScanBlock(dim, mixer, ffn, spec.ffn_norm, drop_path_rate, eps)
 
 

@@ -1,5 +1,6 @@
 """Feed-forward networks of a block, on channels-last maps."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmsvmamba.kernels import depthwise_residual_gelu
@@ -19,3 +20,18 @@ class ConvFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(depthwise_residual_gelu(self.linear1(x), self.dwconv.weight, self.dwconv.bias))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear: each pixel by itself."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.linear1 = nn.Linear(dim, hidden_dim)
+        self.linear2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(F.gelu(self.linear1(x)))
+
+
+FFNS = {'conv': ConvFFN, 'mlp': MLP}

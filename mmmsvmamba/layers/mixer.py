@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmmsvmamba.kernels import (
@@ -13,6 +14,7 @@ from mmmsvmamba.kernels import (
     scale_and_gate,
 )
 
+from .cascade import CascadeScan
 from .conv import depthwise
 from .squeeze_excite import SqueezeExcite
 from .ssm import RouteScan
@@ -25,11 +27,12 @@ MERGES = {
 
 
 class ScanBranch(nn.Module):
-    """Depthwise convolution, SiLU and scan at one resolution. The mixer runs the convolutions of both at once."""
+    """Depthwise convolution (None: none), SiLU and scan at one resolution. The mixer runs the convolutions of both at
+    once."""
 
-    def __init__(self, dim: int, kernel_size: int, stride: int, conv_bias: bool, scan: RouteScan):
+    def __init__(self, conv: nn.Module | None, scan: nn.Module):
         super().__init__()
-        self.conv = depthwise(dim, kernel_size, stride, conv_bias)
+        self.conv = conv
         self.scan = scan
 
 
@@ -37,16 +40,19 @@ class ScanMixer(nn.Module):
     """Scans a map at full and at half resolution and merges the two: MS2D of MSVMamba (arXiv:2405.14174, eq. 7–11).
 
     Both branches start from the projected input; the half-resolution map is a strided convolution of it, of size ⌈H/2⌉
-    × ⌈W/2⌉.
+    × ⌈W/2⌉. With four routes at full resolution and none at half it is SS2D of VMamba (arXiv:2401.10166, §4.2).
 
     Args:
         dim: Channels C of the block.
         inner_dim: Channels D of the scan.
         full_routes, half_routes: Route groups at each resolution; an empty list leaves the resolution out.
-        full_kernel, half_kernel: Sizes of the depthwise convolutions.
+        cascade: Scan rows, then columns of the full-resolution map (`CascadeScan`) instead of routes; both lists are
+            empty then.
+        full_kernel, half_kernel: Sizes of the depthwise convolutions; None leaves out the one at full resolution.
         conv_bias: Whether they have a bias.
         d_state: States N per channel.
         dt_rank: Rank of the step-size projection.
+        ssm_init: A key of `SSM_INITS`.
         merge: A key of `MERGES`.
         gate: Whether a second projection of the input, after SiLU, multiplies the output.
         se_reduction: Reduction of the channel attention on the merged map; None for none.
@@ -59,11 +65,13 @@ class ScanMixer(nn.Module):
         inner_dim: int,
         full_routes: Sequence[RouteGroup],
         half_routes: Sequence[RouteGroup],
-        full_kernel: int,
-        half_kernel: int,
+        cascade: bool,
+        full_kernel: int | None,
+        half_kernel: int | None,
         conv_bias: bool,
         d_state: int,
         dt_rank: int,
+        ssm_init: str,
         merge: str,
         gate: bool,
         se_reduction: int | None,
@@ -74,10 +82,11 @@ class ScanMixer(nn.Module):
         self.in_proj = nn.Linear(dim, inner_dim, bias=False)
         self.gate_proj = nn.Linear(dim, inner_dim, bias=False) if gate else None
 
-        def branch(groups: Sequence[RouteGroup], kernel_size: int, stride: int) -> ScanBranch | None:
-            if not groups:
-                return None
-            return ScanBranch(inner_dim, kernel_size, stride, conv_bias, RouteScan(inner_dim, groups, d_state, dt_rank))
+        def branch(groups: Sequence[RouteGroup], kernel_size: int | None, stride: int) -> ScanBranch | None:
+            conv = depthwise(inner_dim, kernel_size, stride, conv_bias) if kernel_size else None
+            if cascade and stride == 1:
+                return ScanBranch(conv, CascadeScan(inner_dim, d_state, dt_rank, ssm_init, eps))
+            return ScanBranch(conv, RouteScan(inner_dim, groups, d_state, dt_rank, ssm_init)) if groups else None
 
         self.full_res = branch(full_routes, full_kernel, stride=1)
         self.half_res = branch(half_routes, half_kernel, stride=2)
@@ -109,6 +118,8 @@ class ScanMixer(nn.Module):
             return None, depthwise_silu(x, conv.weight, conv.bias, stride=2)
         conv = self.full_res.conv
         if self.half_res is None:
-            return depthwise_silu(x, conv.weight, conv.bias), None
+            return F.silu(x) if conv is None else depthwise_silu(x, conv.weight, conv.bias), None
         half_conv = self.half_res.conv
+        if conv is None:
+            return F.silu(x), depthwise_silu(x, half_conv.weight, half_conv.bias, stride=2)
         return depthwise_silu_pair(x, conv.weight, conv.bias, half_conv.weight, half_conv.bias)

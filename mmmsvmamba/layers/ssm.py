@@ -20,9 +20,10 @@ class RouteScan(nn.Module):
         groups: Routes that share parameters and, joined end to end, the state.
         d_state: States N per channel.
         dt_rank: Rank R of the step-size projection.
+        init: A key of `SSM_INITS`.
     """
 
-    def __init__(self, dim: int, groups: Sequence[RouteGroup], d_state: int, dt_rank: int):
+    def __init__(self, dim: int, groups: Sequence[RouteGroup], d_state: int, dt_rank: int, init: str = 'mamba'):
         super().__init__()
         self.routes, self.group_sizes = encode_groups(groups)
         self.split = (dt_rank, d_state, d_state)
@@ -32,22 +33,16 @@ class RouteScan(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(n, dim))
         self.A_log = nn.Parameter(torch.empty(n, dim, d_state))
         self.D = nn.Parameter(torch.empty(n, dim))
+        self.init = init
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
-        """Initialises as Mamba does (arXiv:2312.00752, §3.6).
-
-        Steps are log-uniform in [dt_min, dt_max], A = -(1 … N), D = 1.
-        """
-        n, dim, rank = self.dt_weight.shape
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew, by the rule that `init` names."""
         for weight in self.x_proj_weight:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        nn.init.uniform_(self.dt_weight, -(rank**-0.5), rank**-0.5)
-        step = torch.exp(torch.rand(n, dim) * math.log(dt_max / dt_min) + math.log(dt_min)).clamp_min(dt_floor)
-        self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse softplus
-        self.A_log.copy_(torch.arange(1, self.A_log.shape[2] + 1).log().expand_as(self.A_log))
         nn.init.ones_(self.D)
+        SSM_INITS[self.init](self.dt_weight, self.dt_bias, self.A_log)
 
     def forward(self, x: Tensor, summed: bool = False) -> Tensor:
         """Maps (B, H, W, D) to one map per route, (B, H, W, K, D), or to their sum, (B, H, W, D)."""
@@ -55,3 +50,33 @@ class RouteScan(nn.Module):
         dt, B, C = projected.split(self.split, dim=-1)
         A = -self.A_log.float().exp() if self.A_log.dtype != torch.float64 else -self.A_log.exp()
         return scan2d(x, dt, self.dt_weight, self.dt_bias, B, C, A, self.D, self.routes, self.group_sizes, summed)
+
+
+def _mamba(
+    dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor, dt_min: float = 1e-3, dt_max: float = 1e-1, floor: float = 1e-4
+) -> None:
+    """Steps log-uniform in [dt_min, dt_max], A = -(1 … N): Mamba's (arXiv:2312.00752, §3.6)."""
+    rank = dt_weight.shape[2]
+    nn.init.uniform_(dt_weight, -(rank**-0.5), rank**-0.5)
+    step = torch.exp(torch.rand(dt_bias.shape) * math.log(dt_max / dt_min) + math.log(dt_min)).clamp_min(floor)
+    dt_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse softplus
+    A_log.copy_(torch.arange(1, A_log.shape[2] + 1).log().expand_as(A_log))
+
+
+def _normal(dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor) -> None:
+    """Logarithms of -A standard normal, step-size projection a tenth of that."""
+    nn.init.normal_(dt_weight, std=0.1)
+    nn.init.normal_(dt_bias, std=0.1)
+    nn.init.normal_(A_log)
+
+
+def _uniform(dt_weight: Tensor, dt_bias: Tensor, A_log: Tensor) -> None:
+    """A = -1, step-size projection uniform in [0, 0.1)."""
+    nn.init.uniform_(dt_weight, 0, 0.1)
+    nn.init.uniform_(dt_bias, 0, 0.1)
+    nn.init.zeros_(A_log)
+
+
+#: Initialisations of the step sizes and of A: 'mamba', 'normal' and 'uniform' are v0, v1 and v2 of VMamba's ablation
+#: (arXiv:2401.10166).
+SSM_INITS = {'mamba': _mamba, 'normal': _normal, 'uniform': _uniform}

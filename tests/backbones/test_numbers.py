@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from mmmsvmamba import MSVMamba
 from mmmsvmamba.checkpoints import convert_official
 
 pytestmark = [published.needs_reference, pytest.mark.usefixtures('nan_memory')]
@@ -17,11 +16,12 @@ ATOL = 5e-5
 
 def image_classifier(arch: str) -> torch.nn.Module:
     with torch.device('meta'):
-        dim = MSVMamba(arch, out_indices=(3,)).arch.dims[3]
+        kind = published.backbone_class(arch)
+        dim = kind(arch, out_indices=(3,)).arch.dims[3]
         classifier = MODELS.build(
             dict(
                 type='ImageClassifier',
-                backbone=dict(type='MSVMamba', arch=arch, out_indices=(3,)),
+                backbone=dict(type=kind.__name__, arch=arch, out_indices=(3,)),
                 neck=dict(type='GlobalAveragePooling'),
                 head=dict(type='LinearClsHead', num_classes=1000, in_channels=dim),
             )
@@ -29,9 +29,10 @@ def image_classifier(arch: str) -> torch.nn.Module:
     return classifier.to_empty(device='cpu').eval()
 
 
-def backbone(arch: str | dict) -> MSVMamba:
+def backbone(arch: str | dict) -> torch.nn.Module:
+    kind = published.backbone_class(arch if isinstance(arch, str) else arch['base'])
     with torch.device('meta'):
-        model = MSVMamba(arch)
+        model = kind(arch)
     return model.to_empty(device='cpu').eval()
 
 
@@ -81,6 +82,11 @@ def test_the_reimplementation_gives_the_recorded_numbers():
         ('tiny-v3', [(36, 100), (13, 9)]),
         ('small-v3', [(33, 47), (8, 8)]),
         ('base-v3', [(29, 50), (4, 4)]),
+        ('tiny-v0', [(13, 9), (24, 30)]),
+        ('base-v0', [(8, 8)]),
+        ('tiny-s2l5', [(29, 50)]),
+        ('base-s2l15', [(4, 4)]),
+        ('small-s1l20', [(13, 9)]),
     ],
 )
 @torch.no_grad()

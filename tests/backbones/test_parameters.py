@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 
-from mmmsvmamba import MSVMamba
 from mmmsvmamba.checkpoints import convert_official
 
 FOUR_ROUTES = [['row'], ['column'], ['row_reversed'], ['column_reversed']]
@@ -15,15 +14,19 @@ FOUR_ROUTES = [['row'], ['column'], ['row_reversed'], ['column_reversed']]
 MS2D = dict(base='nano', depths=[2, 2, 6, 2], d_state=8, se_reduction=None, ffn_ratio=0)
 
 
+def kind_of(arch: str | dict) -> type:
+    return published.backbone_class(arch if isinstance(arch, str) else arch['base'])
+
+
 def count(arch, **kwargs) -> int:
     with torch.device('meta'):
-        return sum(p.numel() for p in MSVMamba(arch, **kwargs).parameters())
+        return sum(p.numel() for p in kind_of(arch)(arch, **kwargs).parameters())
 
 
 def count_classifier(arch) -> int:
     """With a norm behind the last stage and a linear layer to 1000 classes."""
     with torch.device('meta'):
-        model = MSVMamba(arch, out_indices=(3,))
+        model = kind_of(arch)(arch, out_indices=(3,))
     return sum(p.numel() for p in model.parameters()) + 1000 * (model.arch.dims[3] + 1)
 
 
@@ -44,6 +47,15 @@ def test_counts_equal_the_record(arch, name):
         ('tiny-v3', 32_263_720, 31_496_064),
         ('small-v3', 50_216_296, 49_448_640),
         ('base-v3', 90_591_976, 89_568_768),
+        ('tiny-v0', 22_893_448, 22_125_792),
+        ('small-v0', 44_417_416, 43_649_760),
+        ('base-v0', 76_254_056, 75_230_848),
+        ('tiny-s2l5', 30_705_832, 29_938_176),
+        ('small-s2l15', 50_147_752, 49_380_096),
+        ('base-s2l15', 88_557_800, 87_534_592),
+        ('tiny-s1l8', 30_249_064, 29_481_408),
+        ('small-s1l20', 49_012_840, 48_245_184),
+        ('base-s1l20', 86_614_504, 85_591_296),
     ],
 )
 def test_counts_of_the_released_models(arch, classifier, backbone):
@@ -93,7 +105,7 @@ def test_counts_of_the_ablations(arch, millions):
 def test_published_backbone_keys_become_ours(arch, kind):
     """Exactly our keys and shapes; a classifier's file lacks the output norms."""
     with torch.device('meta'):
-        own = MSVMamba(arch).state_dict()
+        own = kind_of(arch)(arch).state_dict()
         given = {key: torch.empty(shape) for key, shape in published.shapes(arch, kind).items()}
     if kind == 'cls':
         own = {key: value for key, value in own.items() if not key.startswith('norm')}
@@ -107,11 +119,11 @@ def test_published_backbone_keys_become_ours(arch, kind):
 @pytest.mark.parametrize('arch', published.MODELS)
 def test_published_classifier_keys_become_those_of_mmpretrain(arch):
     with torch.device('meta'):
-        dim = MSVMamba(arch, out_indices=(3,)).arch.dims[3]
+        dim = kind_of(arch)(arch, out_indices=(3,)).arch.dims[3]
         classifier = PRETRAIN_MODELS.build(
             dict(
                 type='ImageClassifier',
-                backbone=dict(type='MSVMamba', arch=arch, out_indices=(3,)),
+                backbone=dict(type=kind_of(arch).__name__, arch=arch, out_indices=(3,)),
                 neck=dict(type='GlobalAveragePooling'),
                 head=dict(type='LinearClsHead', num_classes=1000, in_channels=dim),
             )
