@@ -46,17 +46,17 @@ class ScanMixer(nn.Module):
         dim: Channels C of the block.
         inner_dim: Channels D of the scan.
         full_routes, half_routes: Route groups at each resolution; an empty list leaves the resolution out.
-        cascade: Scan rows, then columns of the full-resolution map (`CascadeScan`) instead of routes; both lists are
-            empty then.
         full_kernel, half_kernel: Sizes of the depthwise convolutions; None leaves out the one at full resolution.
         conv_bias: Whether they have a bias.
         d_state: States N per channel.
         dt_rank: Rank of the step-size projection.
-        ssm_init: A key of `SSM_INITS`.
         merge: A key of `MERGES`.
         gate: Whether a second projection of the input, after SiLU, multiplies the output.
         se_reduction: Reduction of the channel attention on the merged map; None for none.
         eps: Of the norm.
+        cascade: Scan rows, then columns of the full-resolution map (`CascadeScan`) instead of routes; both lists are
+            empty then.
+        ssm_init: A key of `SSM_INITS`.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class ScanMixer(nn.Module):
         inner_dim: int,
         full_routes: Sequence[RouteGroup],
         half_routes: Sequence[RouteGroup],
-        cascade: bool,
         full_kernel: int | None,
         half_kernel: int | None,
         conv_bias: bool,
         d_state: int,
         dt_rank: int,
-        ssm_init: str,
         merge: str,
         gate: bool,
         se_reduction: int | None,
         eps: float,
+        cascade: bool = False,
+        ssm_init: str = 'mamba',
     ):
         super().__init__()
         self.merge, self.summed = MERGES[merge]

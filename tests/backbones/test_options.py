@@ -115,6 +115,11 @@ def test_an_arch_that_is_none(arch, said):
         ('full_kernel', 4),
         ('full_kernel', -1),
         ('half_kernel', 3.5),
+        ('half_kernel', None),
+        ('ffn', 'swiglu'),
+        ('ssm_init', 'zeros'),
+        ('cascade', True),
+        ('cascade', 'yes'),
         ('gate', 'no'),
         ('conv_bias', None),
         ('se_reduction', -1),
@@ -133,6 +138,11 @@ def test_an_arch_that_is_none(arch, said):
 def test_a_value_that_a_field_cannot_have(field, value):
     with pytest.raises(ValueError, match=field):
         MSVMamba({'base': 'nano', field: value})
+
+
+def test_fields_with_a_default_need_not_be_given():
+    given = {key: value for key, value in MSVMamba.arch_settings['nano'].items() if key not in ('ffn', 'cascade')}
+    assert MSVMamba(given).arch == MSVMamba('nano').arch
 
 
 def test_routes_are_listed():

@@ -1,6 +1,7 @@
 """The mixer against its definition, written as loops over pixels in float64."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,6 +62,8 @@ def scan(u: torch.Tensor, branch, groups) -> list[torch.Tensor]:
 
 def conv(x: torch.Tensor, module, stride: int) -> torch.Tensor:
     """SiLU of a depthwise convolution of (B, H, W, D), tap by tap; outside the map is zero."""
+    if module is None:
+        return x * x.sigmoid()
     size, (height, width) = module.weight.shape[2], x.shape[1:3]
     rows, columns = math.ceil(height / stride), math.ceil(width / stride)
     out = x.new_zeros(x.shape[0], rows, columns, x.shape[3])
@@ -138,6 +141,7 @@ def test_equals_its_definition(routes, merge, size, nan_memory):
         dict(gate=False, se_reduction=None),
         dict(conv_bias=False),
         dict(full_kernel=5, half_kernel=3),
+        dict(full_kernel=None),
         dict(d_state=4, dt_rank=1),
         dict(inner_dim=12, dim=4),
     ],
@@ -166,3 +170,27 @@ def test_gradients_are_those_of_the_definition(routes):
     expected = torch.autograd.grad((y * weight).sum(), inputs)
     for gradient, other in zip(torch.autograd.grad((mixer(x) * weight).sum(), inputs), expected, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize('merge', ['norm-each+bilinear', 'nearest+norm'])
+@pytest.mark.parametrize('size', [(4, 6), (5, 1), (1, 1)], ids=str)
+def test_cascade_equals_its_definition(size, merge):
+    """Every row by itself from both ends, then every column of the sum; both passes behind a norm without weights."""
+    mixer = make(full_routes=[], half_routes=[], cascade=True, full_kernel=None, merge=merge, se_reduction=None)
+    x = torch.randn(2, *size, 6, dtype=torch.float64)
+
+    def plain_norm(y):
+        return (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+
+    def lines(y, s6):
+        """Rows of (B, H, W, D), each a map of one line."""
+        branch = SimpleNamespace(scan=s6)
+        rows = [sum(scan(row[:, None], branch, [(ROW,), (ROW_REVERSED,)]))[:, 0] for row in plain_norm(y).unbind(1)]
+        return torch.stack(rows, dim=1)
+
+    u = conv(x @ mixer.in_proj.weight.t(), None, 1)
+    cascade = mixer.full_res.scan
+    y = lines(lines(u, cascade.rows).transpose(1, 2), cascade.columns).transpose(1, 2)
+    gate = x @ mixer.gate_proj.weight.t()
+    expected = norm(y, mixer.norm) * gate * gate.sigmoid() @ mixer.out_proj.weight.t()
+    torch.testing.assert_close(mixer(x), expected, atol=1e-10, rtol=1e-10)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmmsvmamba.layers import ConvDownsample, ConvFFN, ConvStem, PatchMerging, PatchStem, ScanBlock, SqueezeExcite
+from mmmsvmamba.layers import MLP, ConvDownsample, ConvFFN, ConvStem, PatchMerging, PatchStem, ScanBlock, SqueezeExcite
 
 EPS = 1e-5
 
@@ -156,3 +156,11 @@ def test_dropped_paths_are_drawn_by_sample_and_by_path():
         shares[name] = same.double().mean().item()
     assert shares['both dropped'] == pytest.approx(rate**2, abs=0.06)
     assert shares['mixer alone'] == pytest.approx((1 - rate) * rate, abs=0.08)
+
+
+def test_mlp():
+    """Each pixel by itself, with the exact GELU."""
+    ffn, x = built(MLP(3, 7)), random(2, 3, 4, 3)
+    hidden = x @ ffn.linear1.weight.t() + ffn.linear1.bias
+    gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    torch.testing.assert_close(ffn(x), gelu @ ffn.linear2.weight.t() + ffn.linear2.bias, atol=1e-12, rtol=1e-12)

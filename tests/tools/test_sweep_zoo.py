@@ -8,7 +8,7 @@ import pytest
 from tiny_data import REPOSITORY
 
 SAMPLE = [
-    'mmdet/faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py',
+    'mmdet/atss/atss_r50_fpn_1x_coco.py',
     'mmdet/faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
     'mmdet/retinanet/retinanet_r18_fpn_1x_coco.py',
     'mmdet/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',

@@ -1,0 +1,5 @@
+"""Four routes at half resolution (Table 5); ImageNet-1k, 300 epochs."""
+
+_base_ = ['_base_/in1k.py', '_base_/ablations.py']
+
+model = dict(backbone={{_base_.ablations.full0_half4}}, head=dict(in_channels=384))

@@ -1,0 +1,5 @@
+"""Two routes at full and two at half resolution (Table 5); Mask R-CNN, COCO, 12 epochs."""
+
+_base_ = ['_base_/mask_rcnn_1x.py', '_base_/ablations.py']
+
+model = dict(backbone={{_base_.ablations.full2_half2}}, neck=dict(in_channels=[48, 96, 192, 384]))

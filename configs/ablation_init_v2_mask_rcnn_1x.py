@@ -1,0 +1,5 @@
+"""VMamba-Nano with S6 parameters drawn from uniform distributions; Mask R-CNN, COCO, 12 epochs."""
+
+_base_ = ['_base_/mask_rcnn_1x.py', '_base_/ablations.py']
+
+model = dict(backbone={{_base_.ablations.init_v2}}, neck=dict(in_channels=[48, 96, 192, 384]))

@@ -1,0 +1,5 @@
+"""VMamba-Nano with MS2D, channel attention and ConvFFN (Table 4); Mask R-CNN, COCO, 12 epochs."""
+
+_base_ = ['_base_/mask_rcnn_1x.py', '_base_/ablations.py']
+
+model = dict(backbone={{_base_.ablations.ms2d_se_convffn}}, neck=dict(in_channels=[48, 96, 192, 384]))

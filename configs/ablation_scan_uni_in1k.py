@@ -1,0 +1,5 @@
+"""VMamba-Nano that scans by rows alone; ImageNet-1k, 300 epochs."""
+
+_base_ = ['_base_/in1k.py', '_base_/ablations.py']
+
+model = dict(backbone={{_base_.ablations.scan_uni}}, head=dict(in_channels=384))
