@@ -15,16 +15,16 @@ environment.check_versions()
 if importlib.util.find_spec('mmengine') is not None:
     environment.prepare()
 
-    from .backbones import MSVMamba, VMamba
+    from .backbones import MSVMamba, Vim, VMamba
     from .engine import segmentation_tta  # noqa: F401  registers a model
     from .engine.checkpoint_loader import install_safe_loader
     from .swap import swap_backbone
 
     install_safe_loader()
-    __all__ += ['MSVMamba', 'VMamba', 'swap_backbone']
+    __all__ += ['MSVMamba', 'VMamba', 'Vim', 'swap_backbone']
 else:
 
     def __getattr__(name: str):
-        if name in ('MSVMamba', 'VMamba', 'swap_backbone'):
+        if name in ('MSVMamba', 'VMamba', 'Vim', 'swap_backbone'):
             raise ImportError(f'{name} needs mmengine and mmcv; without them only mmmsvmamba.kernels is there')
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -6,9 +6,12 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from typing import TypeVar
 
 from mmmsvmamba.kernels import Route, RouteGroup
 from mmmsvmamba.layers import DOWNSAMPLES, FFNS, MERGES, SSM_INITS, STEMS
+
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ class Arch:
     ssm_init: str = 'mamba'
 
     def __post_init__(self) -> None:
-        dims = [self.dims * 2**i for i in range(4)] if _is_count(self.dims) else self.dims
+        dims = [self.dims * 2**i for i in range(4)] if is_count(self.dims) else self.dims
         for name, value in (('depths', self.depths), ('dims', dims)):
-            if not _is_list(value) or len(value) != 4 or not all(_is_count(n) for n in value):
+            if not _is_list(value) or len(value) != 4 or not all(is_count(n) for n in value):
                 raise ValueError(f'{name} must be four positive integers, got {value!r}')
             object.__setattr__(self, name, tuple(value))
         for name, known in {
@@ -78,18 +81,18 @@ class Arch:
             'cascade': (True, False),
         }.items():
             self._require(name, getattr(self, name) in known, f'one of {", ".join(map(str, known))}')
-        self._require('dt_rank', self.dt_rank == 'auto' or _is_count(self.dt_rank), "a positive integer or 'auto'")
-        self._require('d_state', _is_count(self.d_state), 'a positive integer')
-        inner = [int(self.ssm_ratio * dim) for dim in self.dims] if _is_number(self.ssm_ratio) else [0]
+        self._require('dt_rank', self.dt_rank == 'auto' or is_count(self.dt_rank), "a positive integer or 'auto'")
+        self._require('d_state', is_count(self.d_state), 'a positive integer')
+        inner = [int(self.ssm_ratio * dim) for dim in self.dims] if is_number(self.ssm_ratio) else [0]
         self._require('ssm_ratio', min(inner) > 0, 'a number that leaves the scan at least one channel')
-        hidden = [int(self.ffn_ratio * dim) for dim in self.dims] if _is_number(self.ffn_ratio) else [-1]
+        hidden = [int(self.ffn_ratio * dim) for dim in self.dims] if is_number(self.ffn_ratio) else [-1]
         fits = self.ffn_ratio == 0 or min(hidden) > 0
         self._require('ffn_ratio', fits, '0 for no FFN, or a number that leaves it at least one channel')
         for name in ('full_kernel', 'half_kernel'):
             size = getattr(self, name)
-            fits = size is None or (_is_count(size) and size % 2 == 1)
+            fits = size is None or (is_count(size) and size % 2 == 1)
             self._require(name, fits, 'a positive odd integer, or None for no convolution')
-        fits = self.se_reduction is None or (_is_count(self.se_reduction) and self.se_reduction <= min(inner))
+        fits = self.se_reduction is None or (is_count(self.se_reduction) and self.se_reduction <= min(inner))
         self._require('se_reduction', fits, f'None or an integer from 1 to {min(inner)}, the channels of the scan')
         for name in ('full_routes', 'half_routes'):
             object.__setattr__(self, name, _parse_routes(name, getattr(self, name)))
@@ -109,35 +112,36 @@ class Arch:
         return math.ceil(dim / 16) if self.dt_rank == 'auto' else self.dt_rank
 
 
-def resolve_arch(arch: str | Mapping, settings: Mapping[str, Mapping]) -> Arch:
-    """Builds the `Arch` that a user names or spells out.
+def resolve_arch(arch: str | Mapping, settings: Mapping[str, Mapping], kind: type[T]) -> T:
+    """Builds the architecture that a user names or spells out.
 
     Args:
-        arch: A name in `settings`, or a dict of `Arch` fields; its key `base` names the architecture whose values the
-            other fields take.
+        arch: A name in `settings`, or a dict of fields of `kind`; its key `base` names the architecture whose values
+            the other fields take.
         settings: The named architectures.
+        kind: The dataclass that it becomes, such as `Arch`.
 
     Raises:
         ValueError: An unknown name, field or value, or missing fields; says which are known.
     """
     if isinstance(arch, str):
-        return Arch(**_lookup('arch', arch, settings))
+        return kind(**_lookup('arch', arch, settings))
     if not isinstance(arch, Mapping):
         raise ValueError(f'arch must be a name ({", ".join(settings)}) or a dict of fields, got {arch!r}')
     given = dict(arch)
-    known = [field.name for field in fields(Arch)]
+    known = [field.name for field in fields(kind)]
     values = dict(_lookup('base', given.pop('base'), settings)) if 'base' in given else {}
     for name in given:
         if name not in known:
             raise ValueError(f'unknown field {name!r} in arch{hint(name, known)}; the fields are {", ".join(known)}')
     values.update(given)
-    missing = [field.name for field in fields(Arch) if field.name not in values and field.default is MISSING]
+    missing = [field.name for field in fields(kind) if field.name not in values and field.default is MISSING]
     if missing:
         raise ValueError(
             f'arch lacks {", ".join(missing)}; give them, or give base= one of {", ".join(settings)} '
             'to take them from there'
         )
-    return Arch(**values)
+    return kind(**values)
 
 
 def _lookup(what: str, name: str, settings: Mapping[str, Mapping]) -> Mapping:
@@ -156,11 +160,11 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

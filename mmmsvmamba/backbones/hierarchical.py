@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from mmmsvmamba.checkpoints import fit_backbone_weights
 from mmmsvmamba.layers import DOWNSAMPLES, FFNS, STEMS, ScanBlock, ScanMixer
 
-from .arch import Arch, hint, resolve_arch
+from .arch import Arch, resolve_arch
+from .checks import check_images, check_options, refuse_unknown
 from .feature_info import FeatureInfo
 
 #: Below this side the stem has no patch to look at; smaller inputs are zero-padded.
@@ -67,24 +67,11 @@ class HierarchicalBackbone(BaseModule):
         init_cfg: dict | None = None,
         **unknown: object,
     ):
-        if unknown:
-            options = [name for name in inspect.signature(HierarchicalBackbone).parameters if name != 'unknown']
-            name = next(iter(unknown))
-            raise TypeError(
-                f'{type(self).__name__} has no option {name!r}{hint(name, options)}; the options are '
-                f'{", ".join(options)}'
-            )
+        refuse_unknown(type(self), HierarchicalBackbone, unknown)
         super().__init__(init_cfg=init_cfg)
-        self.arch = resolve_arch(arch, self.arch_settings)
+        self.arch = resolve_arch(arch, self.arch_settings, Arch)
         self.out_indices = _ascending_stages(out_indices)
-        if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate!r}')
-        if not isinstance(frozen_stages, int) or frozen_stages not in range(-1, NUM_STAGES + 1):
-            raise ValueError(f'frozen_stages must lie between -1 and {NUM_STAGES}, got {frozen_stages!r}')
-        if not isinstance(with_cp, bool):
-            raise ValueError(f'with_cp must be True or False, got {with_cp!r}')
-        if not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
+        check_options(drop_path_rate, frozen_stages, NUM_STAGES, with_cp, in_channels)
         self.out_strides = _strides(out_strides, self.out_indices)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
@@ -132,7 +119,7 @@ class HierarchicalBackbone(BaseModule):
         Raises:
             ValueError: An input that is no batch of images with the right channels.
         """
-        self._check_input(x)
+        check_images(x, self.in_channels)
         size = height, width = x.shape[2:]
         if height < MIN_SIDE or width < MIN_SIDE:
             x = F.pad(x, (0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)))
@@ -154,16 +141,6 @@ class HierarchicalBackbone(BaseModule):
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False)
         return block(x)
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'the input must be (B, {self.in_channels}, H, W), got shape {tuple(x.shape)}')
-        if not x.is_floating_point():
-            raise ValueError(
-                f'the input must be a floating-point image batch, got {x.dtype}; normalise and convert it first'
-            )
-        if 0 in x.shape[2:]:
-            raise ValueError(f'the input has no pixels: shape {tuple(x.shape)}')
 
     def train(self, mode: bool = True) -> HierarchicalBackbone:
         super().train(mode)
