@@ -76,12 +76,13 @@ def convert_vim(weights: Mapping, target: str = 'backbone') -> dict[str, Tensor]
     if not is_vim(weights):
         raise CheckpointError(f'these are not the weights of a published Vim model; the file has {_some(weights)}')
     converted, head = {}, {}
-    if all(key in weights for key in _DOUBLE):
+    doubled = all(key in weights for key in _DOUBLE)
+    if doubled:
         converted['cls_token'] = torch.cat([weights[key] for key in _DOUBLE], dim=1)
     for key, value in weights.items():
         if key.startswith('head.'):
             head['head.fc.' + key.removeprefix('head.')] = value
-        elif not (key in _DOUBLE and 'cls_token' in converted):
+        elif not (doubled and key in _DOUBLE):
             converted.update(_convert_entry(key, value))
     if target == 'backbone':
         return converted

@@ -1,13 +1,14 @@
 """Reads checkpoint files without running code that they may hold.
 
 A checkpoint is a pickle, and a pickle can call any function of the machine that opens it. Here only tensors, plain
-containers and a short list of harmless classes come through: what mmengine writes into its own checkpoints, and a
-stand-in for the configuration node in the published VMamba and MSVMamba files. There is no fallback to an unrestricted
-load.
+containers and a short list of harmless classes come through: what mmengine writes into its own checkpoints, a stand-in
+for the configuration node in the published VMamba and MSVMamba files, and the options in those of Vim. There is no
+fallback to an unrestricted load.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import re
@@ -95,6 +96,8 @@ def _allowed_globals() -> dict[str, object]:
     allowed = {
         # the configuration in the published files; torch fills no dict of another class
         'yacs.config.CfgNode': OrderedDict,
+        # the options in files of DeiT's training script, which Vim's are
+        'argparse.Namespace': argparse.Namespace,
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
     }

@@ -1,5 +1,6 @@
 """Checkpoint files are read without running what they hold."""
 
+import argparse
 import contextlib
 import io
 import os
@@ -216,6 +217,13 @@ def test_the_configuration_in_a_published_file(form, tmp_path, torch_release, mo
     assert loaded['config'] == values
     assert loaded['max_accuracy'] == 82.8
     assert 'yacs' not in sys.modules
+
+
+def test_the_options_in_a_file_of_a_training_script(tmp_path, torch_release):
+    """As DeiT's script writes them, which trained Vim."""
+    options = argparse.Namespace(lr=1e-3, model='vim_tiny', eval=False)
+    torch.save({'model': {'w': torch.ones(1)}, 'args': options}, tmp_path / 'vim.pth')
+    assert load_file(tmp_path / 'vim.pth')['args'] == options
 
 
 def test_numpy_1_26_has_an_empty_module_of_the_new_name(tmp_path, monkeypatch):
