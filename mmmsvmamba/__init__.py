@@ -16,7 +16,7 @@ if importlib.util.find_spec('mmengine') is not None:
     environment.prepare()
 
     from .backbones import MSVMamba, Vim, VMamba
-    from .engine import segmentation_tta  # noqa: F401  registers a model
+    from .engine import layer_decay, segmentation_tta  # noqa: F401  register an optimizer constructor and a model
     from .engine.checkpoint_loader import install_safe_loader
     from .swap import swap_backbone
 

@@ -47,7 +47,9 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def test_there_is_one_config_for_each_arch():
-    assert {path.stem for path in CONFIGS.glob('*_in1k.py')} == {f'msvmamba_{variant}_in1k' for variant in VARIANTS}
+    assert {path.stem for path in CONFIGS.glob('msvmamba_*_in1k.py')} == {
+        f'msvmamba_{variant}_in1k' for variant in VARIANTS
+    }
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

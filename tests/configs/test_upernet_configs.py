@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from tiny_data import REPOSITORY, run_tool
 
-CONFIGS = sorted((REPOSITORY / 'configs').glob('upernet_*.py'))
+CONFIGS = sorted((REPOSITORY / 'configs').glob('upernet_msvmamba_*.py'))
 ADE = [path for path in CONFIGS if 'shapes' not in path.name]
 # name in the config file -> (arch, drop path, pretrained file, published parameters of backbone and heads)
 VARIANTS = {
