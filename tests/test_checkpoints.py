@@ -241,7 +241,7 @@ def test_a_detector_without_a_backbone(target):
     ids=['empty', 'ResNet', 'Swin', 'ViT with an average'],
 )
 def test_foreign_weights(weights):
-    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba or VMamba model'):
+    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba, VMamba or Vim model'):
         convert_official(weights)
 
 

@@ -13,8 +13,8 @@ from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from torch import nn
 
 from mmmsvmamba import Vim
-from mmmsvmamba.checkpoints import CheckpointError
-from mmmsvmamba.checkpoints_vim import convert_vim, in_vim_model_form, is_vim
+from mmmsvmamba.checkpoints import CheckpointError, convert_official, in_model_form
+from mmmsvmamba.checkpoints.families import is_vim
 
 pytestmark = published.needs_reference
 
@@ -53,7 +53,7 @@ def log():
 def test_every_entry_goes_to_its_place():
     weights = official()
     copies = {key: value.clone() for key, value in weights.items()}
-    converted = convert_vim(weights)
+    converted = convert_official(weights)
     theirs, ours = 'layers.1.mixer', 'blocks.1.mixer'
     for suffix, decay, direction in (('', 'A_log', 'forwards'), ('_b', 'A_b_log', 'backwards')):
         for published_name, name in (
@@ -77,18 +77,18 @@ def test_every_entry_goes_to_its_place():
 
 def test_a_classifier_has_the_head_of_mmpretrain():
     weights = official()
-    converted = convert_vim(weights, target='classifier')
+    converted = convert_official(weights, target='classifier')
     assert torch.equal(converted.pop('head.fc.weight'), weights['head.weight'])
     assert torch.equal(converted.pop('head.fc.bias'), weights['head.bias'])
-    assert converted.keys() == prefixed(convert_vim(weights), 'backbone.').keys()
+    assert converted.keys() == prefixed(convert_official(weights), 'backbone.').keys()
     headless = {key: value for key, value in weights.items() if not key.startswith('head.')}
     with pytest.raises(CheckpointError, match='no classifier'):
-        convert_vim(headless, target='classifier')
+        convert_official(headless, target='classifier')
 
 
 def test_two_class_tokens_become_one_parameter():
     weights = double(official())
-    converted = convert_vim(weights)
+    converted = convert_official(weights)
     assert torch.equal(converted['cls_token'][:, 0], weights['cls_token_head'][:, 0])
     assert torch.equal(converted['cls_token'][:, 1], weights['cls_token_tail'][:, 0])
     model = shallow(cls_token='double', **VECTOR)
@@ -104,16 +104,14 @@ def double(weights: dict) -> dict:
 
 
 def test_unknown_names_and_targets():
-    assert is_vim(official()) and not is_vim({}) and not is_vim(convert_vim(official()))
-    with pytest.raises(CheckpointError, match='not the weights of a published Vim.*conv1.weight'):
-        convert_vim({'conv1.weight': torch.zeros(1)})
+    assert is_vim(official()) and not is_vim({}) and not is_vim(convert_official(official()))
+    with pytest.raises(CheckpointError, match='not the weights of a published MSVMamba, VMamba or Vim.*conv1.weight'):
+        convert_official({'conv1.weight': torch.zeros(1)})
     for key in ('rope.freqs_cos', 'layers.0.mixer.gamma', 'layers.0.norm.bias', 'norm_f.bias', 'cls_token_head'):
         with pytest.raises(CheckpointError, match=f'{key} is not a key of a published Vim file'):
-            convert_vim({**official(), key: torch.zeros(1)})
+            convert_official({**official(), key: torch.zeros(1)})
     with pytest.raises(CheckpointError, match='in_proj.weight has shape .767, 192.; an even'):
-        convert_vim({**official(), 'layers.0.mixer.in_proj.weight': torch.zeros(767, 192)})
-    with pytest.raises(ValueError, match='target must be one of backbone, classifier'):
-        convert_vim(official(), target='detector')
+        convert_official({**official(), 'layers.0.mixer.in_proj.weight': torch.zeros(767, 192)})
 
 
 # ---- loading into a backbone ----
@@ -124,16 +122,15 @@ def test_unknown_names_and_targets():
     [
         lambda w: w,
         lambda w: {'model': w, 'epoch': 3},
-        lambda w: {'model': w, 'model_ema': w},
         lambda w: prefixed(w, 'module.'),
         lambda w: prefixed(w, 'backbone.'),
         lambda w: {'state_dict': prefixed(w, 'module.backbone.')},
     ],
-    ids=['bare', 'wrapped', 'averaged', 'module', 'backbone', 'model'],
+    ids=['bare', 'wrapped', 'module', 'backbone', 'model'],
 )
 def test_a_backbone_takes_published_names_and_its_own(dress):
     theirs, model = official(), shallow(**VECTOR)
-    ours = convert_vim(theirs)
+    ours = convert_official(theirs)
     for weights in (theirs, ours):
         model.apply(lambda module: [nn.init.zeros_(p) for p in module.parameters(recurse=False)])
         given = dress(weights)
@@ -144,13 +141,19 @@ def test_a_backbone_takes_published_names_and_its_own(dress):
         assert state.keys() == ours.keys() and all(torch.equal(state[key], ours[key]) for key in state)
 
 
+def test_the_reported_weights_are_taken():
+    model, reported = shallow(**VECTOR), official()
+    model.load_state_dict({'model': reported, 'model_ema': official(seed=1)})
+    assert torch.equal(model.final_norm.weight, reported['norm_f.weight'])
+
+
 @pytest.mark.parametrize('arch', published_vim.MODELS)
 def test_every_published_size_loads_strictly(arch):
     """At full width; one block has every kind of key (the manifests are compared over all blocks elsewhere)."""
     weights = published_vim.weights(arch, depth=1)
     model = Vim(dict(base=arch, depth=1), **VECTOR)
     model.load_state_dict(weights, strict=True)
-    expected = convert_vim(weights)
+    expected = convert_official(weights)
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
@@ -162,7 +165,7 @@ def test_a_classifier_file_leaves_pyramid_and_norms_and_says_so(log):
     assert (model.norm1.weight == 3).all()
     assert any('no norm0, norm1, pyramid: left at initialisation' in message for message in log)
     assert any('not used by' in message and 'final_norm.weight' in message for message in log)
-    assert any('converted published Vim weights' in message for message in log)
+    assert any('converted published vim weights' in message for message in log)
     assert any('dropped the classifier' in message for message in log)
 
 
@@ -278,4 +281,4 @@ def test_a_file_becomes_a_backbone(tmp_path):
     'other', [{'state_dict': {'a': torch.zeros(1)}}, {'model': {'conv1.weight': torch.zeros(1)}}, {'a': torch.zeros(1)}]
 )
 def test_other_files_pass_unchanged(other):
-    assert in_vim_model_form(other) is other
+    assert in_model_form(other) is other

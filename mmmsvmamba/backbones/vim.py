@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmmsvmamba.checkpoints_vim import fit_vim_weights
+from mmmsvmamba.checkpoints import fit_vim_weights
 from mmmsvmamba.layers import (
     BidirectionalBlock,
     BidirectionalMixer,

@@ -8,5 +8,13 @@ from mmmsvmamba.loading import CheckpointError
 from .convert import convert_official, in_model_form
 from .families import recognise_family
 from .fitting import fit_backbone_weights
+from .vim_fitting import fit_vim_weights
 
-__all__ = ['CheckpointError', 'convert_official', 'fit_backbone_weights', 'in_model_form', 'recognise_family']
+__all__ = [
+    'CheckpointError',
+    'convert_official',
+    'fit_backbone_weights',
+    'fit_vim_weights',
+    'in_model_form',
+    'recognise_family',
+]

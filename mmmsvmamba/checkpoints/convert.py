@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -9,22 +10,24 @@ from torch import Tensor
 from mmmsvmamba.loading import CheckpointError
 
 from .families import recognise_family
-from .hierarchical import convert_entry
+from .hierarchical import convert_hierarchical
 from .report import some
+from .vim import convert_vim
 from .wrapping import below, rename_old, strip, unwrap
 
 TARGETS = ('backbone', 'classifier', 'detector', 'segmentor')
 
 
 def convert_official(state_dict: Mapping, target: str = 'backbone', wrapper: str | None = None) -> dict[str, Tensor]:
-    """Converts a published MSVMamba or VMamba state dict to the names and shapes of this package.
+    """Converts a published MSVMamba, VMamba or Vim state dict to the names and shapes of this package.
 
     Args:
         state_dict: A published state dict, or the dict around it ('model', 'model_ema', 'state_dict'); keys may carry
             `module.` and `backbone.` prefixes, and old or new names.
         target: 'backbone' (the registered backbone: classifier dropped, output norms taken where they are there),
             'classifier' (mmpretrain's ImageClassifier: `backbone.`, `head.fc.`, the classifier's norm is that of the
-            last stage), 'detector' or 'segmentor' (`backbone.*` is converted, all else passed through).
+            last stage, in Vim `final_norm`), 'detector' or 'segmentor' (`backbone.*` is converted, all else passed
+            through).
         wrapper: Which weights of the dict around it to take; by default those that the authors report: 'model_ema' for
             the NeurIPS family of MSVMamba, 'model' for all others.
 
@@ -48,19 +51,16 @@ def convert_official(state_dict: Mapping, target: str = 'backbone', wrapper: str
     weights = rename_old(weights)
     family = recognise_family(weights)
 
-    converted, head = {}, {}
-    for key, value in weights.items():
-        if key.startswith('classifier.head.'):
-            head['head.fc.' + key.removeprefix('classifier.head.')] = value
-        elif key.startswith('classifier.norm.'):
-            if target == 'classifier':
-                converted['norm3.' + key.removeprefix('classifier.norm.')] = value
-        elif not (target == 'classifier' and key.startswith('outnorm')):
-            converted.update(convert_entry(key, value, weights, family))
+    if family == 'vim':
+        converted, head = convert_vim(weights)
+    else:
+        converted, head = convert_hierarchical(weights, family, classifies=target == 'classifier')
     if target == 'backbone':
         return converted
     if target == 'classifier' and not head:
-        raise CheckpointError('the file has no classifier (classifier.head.*); convert it with target="backbone"')
+        raise CheckpointError(
+            'the file has no classifier (its keys end with head.weight); convert it with target="backbone"'
+        )
     extra = head if target == 'classifier' else rest
     return {**{f'backbone.{key}': value for key, value in converted.items()}, **extra}
 
@@ -82,8 +82,12 @@ def in_model_form(checkpoint: Mapping) -> Mapping:
     if not held or not _is_published(checkpoint[held[0]]):
         return checkpoint
     weights = rename_old(strip(unwrap(checkpoint), 'module.'))
-    head = {key: key.replace('classifier.head.', 'head.fc.') for key in weights if key.startswith('classifier.head.')}
-    return {'state_dict': {head.get(key, f'backbone.{key}'): value for key, value in weights.items()}}
+    head = re.compile(r'(classifier\.)?head\.')
+    return {
+        'state_dict': {
+            head.sub('head.fc.', key) if head.match(key) else f'backbone.{key}': value for key, value in weights.items()
+        }
+    }
 
 
 def _is_published(weights: Mapping) -> bool:

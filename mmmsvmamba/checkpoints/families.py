@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ class Family:
     Attributes:
         backbone: The class of this package that has their architectures.
         wrapper: Key of the weights that the authors report, in the dict of a file.
-        scans: Branches of a mixer, and how many sets of S6 parameters of each, in the order of the stacked tensors.
+        scans: Branches of a mixer, and how many sets of S6 parameters of each, in the order of the stacked tensors;
+            none where they are not stacked.
         stem: Number of a stem's layer -> our name.
     """
 
@@ -41,6 +43,7 @@ FAMILIES = {
     'v3': Family('MSVMamba', 'model_ema', (('full_res', 1), ('half_res', 1)), _CONV_STEM),
     'vmamba-v0': Family('VMamba', 'model', (('full_res', 4),), _PATCH_STEM),
     'vmamba-v2': Family('VMamba', 'model', (('full_res', 4),), _CONV_STEM),
+    'vim': Family('Vim', 'model'),
 }
 
 
@@ -49,11 +52,13 @@ def recognise_family(weights: Mapping) -> str:
 
     Returns:
         'v1' or 'v3' (MSVMamba of the arXiv and of the NeurIPS release), 'vmamba-v0' or 'vmamba-v2' (VMamba's first
-        models with 16 states, and the later ones with one).
+        models with 16 states, and the later ones with one), or 'vim'.
 
     Raises:
         CheckpointError: It is none of them.
     """
+    if is_vim(weights):
+        return 'vim'
     scans = any(key.endswith('.op.x_proj_weight') for key in weights)
     two_resolutions = any(key.endswith('.op.conv2d_b1.weight') for key in weights)
     if scans and 'patch_embed.7.weight' in weights:
@@ -61,5 +66,10 @@ def recognise_family(weights: Mapping) -> str:
     if scans and 'patch_embed.2.weight' in weights:
         return 'v1' if two_resolutions else 'vmamba-v0'
     raise CheckpointError(
-        f'these are not the weights of a published MSVMamba or VMamba model; the file has {some(weights)}'
+        f'these are not the weights of a published MSVMamba, VMamba or Vim model; the file has {some(weights)}'
     )
+
+
+def is_vim(weights: Mapping) -> bool:
+    """Whether these are the published names of a Vim, without prefixes."""
+    return any(re.fullmatch(r'layers\.\d+\.mixer\.A_b_log', str(key)) for key in weights)

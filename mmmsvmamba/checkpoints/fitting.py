@@ -1,11 +1,11 @@
-"""The check that what a hierarchical backbone is given to load fits it."""
+"""The check that what a backbone is given to load fits it, whichever path loads it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmmsvmamba.loading import CheckpointError
 
@@ -18,8 +18,8 @@ from .wrapping import below, rename_old, strip, unwrap
 def fit_backbone_weights(
     module: nn.Module, state_dict: dict, prefix: str, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
 ) -> None:
-    """Load-state-dict pre-hook of the backbones: converts published weights in place and stops at anything that does
-    not fit.
+    """Load-state-dict pre-hook of the hierarchical backbones: converts published weights in place and stops at anything
+    that does not fit.
 
     Runs on every path that loads weights. Only expected differences pass, and are logged: output norms that the file
     lacks or the backbone does not have, stages beyond the last one in use, and the classifier. With out_indices=(3,),
@@ -28,31 +28,83 @@ def fit_backbone_weights(
     Raises:
         CheckpointError: Names the missing, unexpected and mis-shaped keys.
     """
+    given = weights_for(state_dict, prefix)
+    converted, family = in_our_names(module, given)
+    if family is not None and module.out_indices == (3,):
+        # a classifier's backbone: its only output norm is the published classifier's
+        norm = below(rename_old(given), 'classifier.norm.')
+        converted = {**{f'norm3.{key}': value for key, value in norm.items()}, **converted}
+    last = module.out_indices[-1]
+    settle(
+        module,
+        state_dict,
+        prefix,
+        converted,
+        spare=lambda key: bool(re.match(r'norm\d\.', key)) or _beyond(key, last),
+        optional=lambda key: bool(re.match(r'norm\d\.', key)),
+        unused=f'not used by out_indices={module.out_indices}',
+        family=family,
+    )
+
+
+def weights_for(state_dict: Mapping, prefix: str) -> dict[str, Tensor]:
+    """The entries of a state dict that are meant for a module, without what files put around and before them.
+
+    Args:
+        state_dict: What is loaded.
+        prefix: Name of the module in the model, with a dot. Where it is empty the module is loaded by itself, perhaps
+            from the file of a whole model.
+    """
     given = below(state_dict, prefix)
     if not prefix:
         given = strip(unwrap(given), 'module.')
         if any(key.startswith('backbone.') for key in given):
             given = below(given, 'backbone.')
+    return given
+
+
+def in_our_names(module: nn.Module, given: Mapping) -> tuple[dict[str, Tensor], str | None]:
+    """Converts published weights, says so, and names their family; other weights pass unchanged, without family."""
+    if not any(key.startswith(('patch_embed.0', 'patch_embed.proj', 'layers.')) for key in given):
+        return dict(given), None
+    published = rename_old(given)
+    family = recognise_family(published)
+    converted = convert_official(published)
+    log(f'converted published {family} weights for {type(module).__name__}')
+    if any(key.startswith(('classifier.', 'head.')) for key in published):
+        log('dropped the classifier')
+    return converted, family
+
+
+def settle(
+    module: nn.Module,
+    state_dict: dict,
+    prefix: str,
+    given: Mapping[str, Tensor],
+    spare: Callable[[str], bool],
+    optional: Callable[[str], bool],
+    unused: str,
+    family: str | None,
+) -> None:
+    """Puts weights that fit a module into a state dict, in the place of what was there for it.
+
+    Args:
+        module: The one that loads them.
+        state_dict: What is loaded; changed in place.
+        prefix: Name of the module in the model, with a dot, or empty.
+        given: The weights, in our names.
+        spare: Whether the model may lack a key of the file.
+        optional: Whether the file may lack a key of the model, which then keeps its value.
+        unused: What to log of the former, before their names.
+        family: Of published weights, which one.
+
+    Raises:
+        CheckpointError: Names the missing, unexpected and mis-shaped keys; the state dict is as it was.
+    """
     own = module.state_dict()
-    last = module.out_indices[-1]
-    hint = ''
-    if any(key.startswith(('patch_embed.', 'layers.')) for key in given):
-        published = rename_old(given)
-        given = convert_official(published)
-        family = recognise_family(published)
-        log(f'converted published {family} weights for {type(module).__name__}')
-        if FAMILIES[family].backbone != type(module).__name__:
-            hint = (
-                f"These are weights of {FAMILIES[family].backbone}: load them with type='{FAMILIES[family].backbone}'."
-            )
-        if any(key.startswith('classifier.') for key in published):
-            log('dropped the classifier')
-        if module.out_indices == (3,):  # a classifier's backbone: its only output norm is the published classifier's
-            norm = {key: value for key, value in published.items() if key.startswith('classifier.norm.')}
-            given = {**{key.replace('classifier.norm.', 'norm3.'): value for key, value in norm.items()}, **given}
-    unused = [key for key in given if key not in own and (re.match(r'norm\d\.', key) or _beyond(key, last))]
-    fresh = [key for key in own if key not in given and re.match(r'norm\d\.', key)]
-    fitting = {key: value for key, value in given.items() if key not in unused}
+    left = [key for key in given if key not in own and spare(key)]
+    fresh = [key for key in own if key not in given and optional(key)]
+    fitting = {key: value for key, value in given.items() if key not in left}
     missing = [key for key in own if key not in fitting and key not in fresh]
     unexpected = [key for key in fitting if key not in own]
     misshaped = [
@@ -61,11 +113,14 @@ def fit_backbone_weights(
         if key in own and value.shape != own[key].shape
     ]
     if missing or unexpected or misshaped:
+        hint = ''
+        if family is not None and (backbone := FAMILIES[family].backbone) != type(module).__name__:
+            hint = f"These are weights of {backbone}: load them with type='{backbone}'."
         raise CheckpointError(misfit(module, prefix, missing, unexpected, misshaped, bool(given), hint))
     if fresh:
-        log(f'the file has no {_stages(fresh)}: left at initialisation')
-    if unused:
-        log(f'not used by out_indices={module.out_indices}: {some(unused)}')
+        log(f'the file has no {_parts(fresh)}: left at initialisation')
+    if left:
+        log(f'{unused}: {some(left)}')
     for key in [key for key in state_dict if key.startswith(prefix)]:
         del state_dict[key]
     state_dict.update({prefix + key: value for key, value in fitting.items()})
@@ -79,5 +134,5 @@ def _beyond(key: str, last: int) -> bool:
     return bool(match) and (int(match[1]) > last or (int(match[1]) == last and match[2] is not None))
 
 
-def _stages(keys: Iterable[str]) -> str:
+def _parts(keys: Iterable[str]) -> str:
     return ', '.join(sorted({key.split('.')[0] for key in keys}))

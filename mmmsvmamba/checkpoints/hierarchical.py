@@ -40,18 +40,36 @@ _DOWNSAMPLE = {'norm': 'norm', 'reduction': 'reduction', '1': 'conv', '3': 'norm
 _LINEAR = ('op.in_proj.', 'op.out_proj.', 'convFFN.linear1.', 'convFFN.linear2.', 'mlp.fc1.', 'mlp.fc2.')
 
 
-def convert_entry(key: str, value: Tensor, weights: Mapping, family: str) -> dict[str, Tensor]:
-    """One published entry -> one or two of ours.
+def convert_hierarchical(
+    weights: Mapping, family: str, classifies: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Converts a published MSVMamba or VMamba state dict to the names and shapes of this package.
 
     Args:
-        key: Its name, without prefix, as late releases have it.
-        value: The tensor.
-        weights: All entries, for shapes that depend on one another.
+        weights: A published state dict; keys without prefixes, as late releases have them.
         family: A key of `FAMILIES`.
+        classifies: Whether the last stage gets the norm of the classifier; otherwise that is dropped.
+
+    Returns:
+        The backbone, and the classifier as `head.fc.`.
 
     Raises:
-        CheckpointError: The key or the shape is not one of the family.
+        CheckpointError: A key or a shape that is not one of the family.
     """
+    converted, head = {}, {}
+    for key, value in weights.items():
+        if key.startswith('classifier.head.'):
+            head['head.fc.' + key.removeprefix('classifier.head.')] = value
+        elif key.startswith('classifier.norm.'):
+            if classifies:
+                converted['norm3.' + key.removeprefix('classifier.norm.')] = value
+        elif not (classifies and key.startswith('outnorm')):
+            converted.update(_convert_entry(key, value, weights, family))
+    return converted, head
+
+
+def _convert_entry(key: str, value: Tensor, weights: Mapping, family: str) -> dict[str, Tensor]:
+    """One published entry -> one or two of ours; `weights` are all of them, for shapes that depend on one another."""
     known = FAMILIES[family]
     if any(part in key for part in _LINEAR) and value.dim() == 4:
         value = value.flatten(1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mmmsvmamba.loading import CheckpointError
 
-from .families import FAMILIES, recognise_family
+from .families import FAMILIES, is_vim, recognise_family
 from .report import log, some
 
 WRAPPERS = ('state_dict', 'model', 'model_ema')
@@ -54,7 +54,9 @@ def below(weights: Mapping, prefix: str) -> dict:
 
 
 def rename_old(weights: Mapping) -> dict:
-    """Gives weights of early releases the names of later ones."""
+    """Gives weights of early releases the names of later ones; Vim's have had theirs all along."""
+    if is_vim(weights):
+        return dict(weights)
     renamed = {}
     for key, value in weights.items():
         for pattern, replacement in _OLD_NAMES:

@@ -16,7 +16,6 @@ from mmengine.runner import checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmmsvmamba.checkpoints import in_model_form
-from mmmsvmamba.checkpoints_vim import in_vim_model_form
 from mmmsvmamba.loading import CheckpointError, load_file
 
 
@@ -42,7 +41,7 @@ def load_from_local_safely(filename: str, map_location: str | torch.device | Non
     weights = checkpoint.get('state_dict', {})
     if not isinstance(weights, Mapping):
         raise CheckpointError(f'the state_dict in {filename} is a {type(weights).__name__}, not weights by name')
-    return in_model_form(in_vim_model_form(checkpoint))
+    return in_model_form(checkpoint)
 
 
 def load_from_openmmlab_safely(filename: str, map_location: str | torch.device | None = None) -> dict:

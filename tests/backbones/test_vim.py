@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from torch import nn
 
 from mmmsvmamba import Vim
-from mmmsvmamba.checkpoints_vim import convert_vim
+from mmmsvmamba.checkpoints import convert_official
 
 SMALL = dict(base='tiny', embed_dims=32, depth=4, d_state=4, img_size=64)
 #: The float32 noise of the authors' code is a third of it.
@@ -43,7 +43,7 @@ def test_features_and_logits_are_those_of_the_authors_code(nan_memory):
     weights = published_vim.weights('tiny', seed=golden['seed'])
     assert published.random_weights().sha256(weights) == golden['weights_sha256']
     classifier = image_classifier('tiny').to_empty(device='cpu').eval()
-    classifier.load_state_dict(convert_vim(weights, target='classifier'), strict=True)
+    classifier.load_state_dict(convert_official(weights, target='classifier'), strict=True)
     [case] = golden['cases'].values()
     [features] = classifier.extract_feat(case['input'])
     torch.testing.assert_close(features, case['features'], atol=ATOL, rtol=0)
@@ -122,7 +122,7 @@ def test_published_keys_become_ours(arch):
         given = {key: torch.empty(shape) for key, shape in published_vim.shapes(arch).items()}
         backbone = Vim(arch, out_type='cls_token')
     for target, model in (('classifier', image_classifier(arch)), ('backbone', backbone)):
-        converted = convert_vim(given, target)
+        converted = convert_official(given, target)
         assert {key: tuple(value.shape) for key, value in converted.items()} == {
             key: tuple(value.shape) for key, value in model.state_dict().items()
         }

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from tiny_data import REPOSITORY
 from torch import nn
 
-from mmmsvmamba.checkpoints_vim import convert_vim
+from mmmsvmamba.checkpoints import convert_official
 
 HUB = 'https://huggingface.co/hustvl/Vim-{}-midclstok/resolve/main/vim_{}_midclstok_{}acc.pth'
 FILES = {
@@ -102,7 +102,7 @@ def test_what_has_one_dimension_upstream_is_not_decayed(name):
     decay = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
     given = {key: torch.empty(shape) for key, shape in published_vim.shapes('tiny').items()}
     owner = {value.untyped_storage().data_ptr(): key for key, value in given.items()}
-    converted = convert_vim(given, target='classifier')
+    converted = convert_official(given, target='classifier')
     shared = converted.keys() & dict(model.named_parameters()).keys()  # a segmentor lacks the classifier's last layers
     for key in shared:
         source = owner[converted[key].untyped_storage().data_ptr()]
