@@ -1,0 +1,16 @@
+"""Mask R-CNN with VMamba-B (first release), COCO, 12 epochs."""
+
+_base_ = ['_base_/mask_rcnn_1x.py']
+
+# The authors' run began from a file of theirs with drop path 0.5 and no averaged weights; this one they advise instead.
+pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v0cls/vssmbase_dp06_ckpt_epoch_241.pth'
+
+model = dict(
+    backbone=dict(
+        type='VMamba',
+        arch='base-v0',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)

@@ -1,0 +1,18 @@
+"""Mask R-CNN with VMamba-S (s2l15), COCO, 36 epochs."""
+
+_base_ = ['_base_/mask_rcnn_3x.py']
+
+pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v2cls/vssm_small_0229_ckpt_epoch_222.pth'
+
+model = dict(
+    backbone=dict(
+        type='VMamba',
+        arch='small-s2l15',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+
+# What the authors call `downsample.3` in these models is a norm without `norm` in its name: decayed.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'downsample.norm': dict(decay_mult=1.0)}))

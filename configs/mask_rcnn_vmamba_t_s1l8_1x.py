@@ -1,0 +1,18 @@
+"""Mask R-CNN with VMamba-T (s1l8), COCO, 12 epochs."""
+
+_base_ = ['_base_/mask_rcnn_1x.py']
+
+pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth'
+
+model = dict(
+    backbone=dict(
+        type='VMamba',
+        arch='tiny-s1l8',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+
+# What the authors call `downsample.3` in these models is a norm without `norm` in its name: decayed.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'downsample.norm': dict(decay_mult=1.0)}))

@@ -1,0 +1,18 @@
+"""Mask R-CNN with VMamba-T (s2l5), COCO, 36 epochs."""
+
+_base_ = ['_base_/mask_rcnn_3x.py']
+
+pretrained = 'https://github.com/MzeroMiko/VMamba/releases/download/%23v2cls/vssm_tiny_0230_ckpt_epoch_262.pth'
+
+model = dict(
+    backbone=dict(
+        type='VMamba',
+        arch='tiny-s2l5',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+
+# What the authors call `downsample.3` in these models is a norm without `norm` in its name: decayed.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'downsample.norm': dict(decay_mult=1.0)}))
