@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import functools
 import sys
 
 import pytest
@@ -20,6 +21,16 @@ def forget_runners():
             kind = kinds.pop()
             kind._instance_dict.clear()
             kinds += kind.__subclasses__()
+
+
+@pytest.fixture(scope='module')
+def bases_found_once():
+    """What `mmdet::…` and the like stand for, mmengine would look up anew for each config: most of a second."""
+    from mmengine.config import Config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, '_get_cfg_path', staticmethod(functools.cache(Config._get_cfg_path)))
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,23 @@ from torch import nn
 from mmmsvmamba.checkpoints import convert_official
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-NAMES = {'nano': 'n', 'micro': 'm', 'tiny': 't', 'tiny-v3': 't_v3', 'small-v3': 's_v3', 'base-v3': 'b_v3'}
+NAMES = {
+    'nano': 'msvmamba_n',
+    'micro': 'msvmamba_m',
+    'tiny': 'msvmamba_t',
+    'tiny-v3': 'msvmamba_t_v3',
+    'small-v3': 'msvmamba_s_v3',
+    'base-v3': 'msvmamba_b_v3',
+    'tiny-v0': 'vmamba_t_v0',
+    'small-v0': 'vmamba_s_v0',
+    'base-v0': 'vmamba_b_v0',
+    'tiny-s2l5': 'vmamba_t_s2l5',
+    'small-s2l15': 'vmamba_s_s2l15',
+    'base-s2l15': 'vmamba_b_s2l15',
+    'tiny-s1l8': 'vmamba_t_s1l8',
+}
+#: Name of a config without the backbone's -> how it decays what is not spared.
+RECIPES = {'mask_rcnn_{}_1x': 0.05, 'mask_rcnn_{}_3x': 0.05, 'upernet_{}_160k_ade20k': 0.01}
 
 
 def origins(arch: str) -> dict[str, set[str]]:
@@ -24,10 +40,17 @@ def origins(arch: str) -> dict[str, set[str]]:
 
 
 @published.needs_reference
-@pytest.mark.parametrize('schedule', ['1x', '3x'])
-@pytest.mark.parametrize('arch', NAMES)
-def test_norms_that_are_named_so_upstream_are_spared(arch, schedule):
-    cfg = Config.fromfile(CONFIGS / f'mask_rcnn_msvmamba_{NAMES[arch]}_{schedule}.py')
+@pytest.mark.parametrize(
+    'arch, recipe',
+    [
+        (arch, recipe)
+        for arch, name in NAMES.items()
+        for recipe in RECIPES
+        if (CONFIGS / f'{recipe.format(name)}.py').is_file()
+    ],
+)
+def test_norms_that_are_named_so_upstream_are_spared(arch, recipe, bases_found_once):
+    cfg = Config.fromfile(CONFIGS / f'{recipe.format(NAMES[arch])}.py')
     backbone = dict(cfg.model.backbone, init_cfg=None)
     with torch.device('meta'):
         model = nn.ModuleDict(dict(backbone=MODELS.build(backbone)))
@@ -37,7 +60,7 @@ def test_norms_that_are_named_so_upstream_are_spared(arch, schedule):
     paramwise = settings.pop('paramwise_cfg')
     groups = DefaultOptimWrapperConstructor(settings, paramwise)(model).optimizer.param_groups
     decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
-    assert set(decay.values()) == {0.0, 0.05}
+    assert set(decay.values()) == {0.0, RECIPES[recipe]}
     for name, sources in origins(arch).items():
         parameter = model['backbone'].get_parameter(name)
         spared = {'norm' in source for source in sources}

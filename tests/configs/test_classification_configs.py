@@ -13,21 +13,33 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from tiny_data import REPOSITORY, run_tool
 
+from mmmsvmamba import MSVMamba, VMamba
 from mmmsvmamba.checkpoints import convert_official
 from mmmsvmamba.datasets.shapes import CLASSES
 from mmmsvmamba.datasets.shapes_export import ShapesSpec, export_shapes
 
 CONFIGS = REPOSITORY / 'configs'
 SHAPES = CONFIGS / 'msvmamba_n_shapes.py'
+HUGGING_FACE = 'https://huggingface.co/YuhengSSS/MSVMamba/resolve/main/'
+VMAMBA = 'https://github.com/MzeroMiko/VMamba/releases/download/%23'
 # name in the config file -> (arch, drop path, published parameters, published file)
 VARIANTS = {
-    'n': ('nano', 0.2, 6_864_136, 'checkpoints/vssm_nano_ms_e300.pth'),
-    'm': ('micro', 0.2, 11_879_272, 'checkpoints/vssm_micro_ms_e300.pth'),
-    't': ('tiny', 0.2, 33_046_312, 'checkpoints/vssm_tiny_ms_e300.pth'),
-    't_v3': ('tiny-v3', 0.2, 32_263_720, 'https://huggingface.co/YuhengSSS/MSVMamba/resolve/main/msvmambav3_tiny_224.pth'),
-    's_v3': ('small-v3', 0.4, 50_216_296, 'https://huggingface.co/YuhengSSS/MSVMamba/resolve/main/msvmambav3_small_224.pth'),
-    'b_v3': ('base-v3', 0.5, 90_591_976, 'https://huggingface.co/YuhengSSS/MSVMamba/resolve/main/msvmambav3_base_224.pth'),
-}  # fmt: skip
+    'msvmamba_n': ('nano', 0.2, 6_864_136, 'checkpoints/vssm_nano_ms_e300.pth'),
+    'msvmamba_m': ('micro', 0.2, 11_879_272, 'checkpoints/vssm_micro_ms_e300.pth'),
+    'msvmamba_t': ('tiny', 0.2, 33_046_312, 'checkpoints/vssm_tiny_ms_e300.pth'),
+    'msvmamba_t_v3': ('tiny-v3', 0.2, 32_263_720, HUGGING_FACE + 'msvmambav3_tiny_224.pth'),
+    'msvmamba_s_v3': ('small-v3', 0.4, 50_216_296, HUGGING_FACE + 'msvmambav3_small_224.pth'),
+    'msvmamba_b_v3': ('base-v3', 0.5, 90_591_976, HUGGING_FACE + 'msvmambav3_base_224.pth'),
+    'vmamba_t_v0': ('tiny-v0', 0.1, 22_893_448, VMAMBA + 'v0cls/vssmtiny_dp01_ckpt_epoch_292.pth'),
+    'vmamba_s_v0': ('small-v0', 0.3, 44_417_416, VMAMBA + 'v0cls/vssmsmall_dp03_ckpt_epoch_238.pth'),
+    'vmamba_b_v0': ('base-v0', 0.6, 76_254_056, VMAMBA + 'v0cls/vssmbase_dp06_ckpt_epoch_241.pth'),
+    'vmamba_t_s2l5': ('tiny-s2l5', 0.2, 30_705_832, VMAMBA + 'v2cls/vssm_tiny_0230_ckpt_epoch_262.pth'),
+    'vmamba_s_s2l15': ('small-s2l15', 0.3, 50_147_752, VMAMBA + 'v2cls/vssm_small_0229_ckpt_epoch_222.pth'),
+    'vmamba_b_s2l15': ('base-s2l15', 0.6, 88_557_800, VMAMBA + 'v2cls/vssm_base_0229_ckpt_epoch_237.pth'),
+    'vmamba_t_s1l8': ('tiny-s1l8', 0.2, 30_249_064, VMAMBA + 'v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth'),
+    'vmamba_s_s1l20': ('small-s1l20', 0.3, 49_012_840, VMAMBA + 'v2cls/vssm1_small_0229s_ckpt_epoch_240.pth'),
+    'vmamba_b_s1l20': ('base-s1l20', 0.5, 86_614_504, VMAMBA + 'v2cls/vssm1_base_0229s_ckpt_epoch_225.pth'),
+}
 STOCK_TRAIN = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
 
 
@@ -38,7 +50,7 @@ def mmpretrain_scope():
 
 
 def read(variant: str) -> Config:
-    return Config.fromfile(str(CONFIGS / f'msvmamba_{variant}_in1k.py'))
+    return Config.fromfile(str(CONFIGS / f'{variant}_in1k.py'))
 
 
 def build(cfg: Config) -> torch.nn.Module:
@@ -47,9 +59,10 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def test_there_is_one_config_for_each_arch():
-    assert {path.stem for path in CONFIGS.glob('msvmamba_*_in1k.py')} == {
-        f'msvmamba_{variant}_in1k' for variant in VARIANTS
-    }
+    found = {path.stem for family in ('msvmamba', 'vmamba') for path in CONFIGS.glob(f'{family}_*_in1k.py')}
+    assert found == {f'{variant}_in1k' for variant in VARIANTS}
+    archs = [arch for family in (MSVMamba, VMamba) for arch in family.arch_settings]
+    assert sorted(arch for arch, *_ in VARIANTS.values()) == sorted(archs)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -57,7 +70,8 @@ def test_builds_with_the_published_number_of_parameters(variant):
     arch, drop_path, count, published_file = VARIANTS[variant]
     cfg = read(variant)
     backbone = cfg.model.backbone
-    assert (backbone.type, backbone.arch, backbone.drop_path_rate) == ('MSVMamba', arch, drop_path)
+    kind = published.backbone_class(arch).__name__
+    assert (backbone.type, backbone.arch, backbone.drop_path_rate) == (kind, arch, drop_path)
     # trained from random weights; the published file is named for those who test it
     assert 'init_cfg' not in backbone and cfg.load_from is None
     assert cfg.published == published_file
@@ -73,7 +87,7 @@ def test_builds_with_the_published_number_of_parameters(variant):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_recipe(variant):
     cfg = read(variant)
-    lr, lowest = (6e-4, 6e-6) if variant == 'b_v3' else (1e-3, 1e-5)
+    lr, lowest = (6e-4, 6e-6) if variant == 'msvmamba_b_v3' else (1e-3, 1e-5)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', lr, 0.05)
     assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
@@ -95,7 +109,7 @@ def test_recipe(variant):
 
 
 def test_pipelines():
-    cfg = read('n')
+    cfg = read('msvmamba_n')
     train = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     crop, augment, erase = (train[name] for name in ('RandomResizedCrop', 'RandAugment', 'RandomErasing'))
     assert (crop.scale, crop.interpolation, crop.backend) == (224, 'bicubic', 'pillow')

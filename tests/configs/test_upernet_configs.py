@@ -4,24 +4,35 @@ import re
 from pathlib import Path
 
 import mmseg
+import published
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from tiny_data import REPOSITORY, run_tool
 
-CONFIGS = sorted((REPOSITORY / 'configs').glob('upernet_msvmamba_*.py'))
-ADE = [path for path in CONFIGS if 'shapes' not in path.name]
-# name in the config file -> (arch, drop path, pretrained file, published parameters of backbone and heads)
+CONFIGS = sorted((REPOSITORY / 'configs').glob('upernet_*vmamba_*.py'))
+ADE = [path for path in CONFIGS if re.fullmatch('upernet_(msvmamba|vmamba)_.+_160k_ade20k.py', path.name)]
+# name in the config file -> (arch, drop path, pretrained file, published parameters of the backbone)
 VARIANTS = {
-    'n': ('nano', 0.3, 'checkpoints/vssm_nano_ms_e300.pth', 6_479_808 + 29_250_860),
-    'm': ('micro', 0.3, 'checkpoints/vssm_micro_ms_e300.pth', 11_367_168 + 30_307_628),
-    't': ('tiny', 0.2, 'checkpoints/vssm_tiny_ms_e300.pth', 32_278_656 + 32_421_164),
-    't_v3': ('tiny-v3', 0.2, 'msvmambav3_tiny_224.pth', 31_496_064 + 32_421_164),
-    's_v3': ('small-v3', 0.3, 'msvmambav3_small_224.pth', 49_448_640 + 32_421_164),
-    # The heads of the base model follow from their widths: nobody has published them.
-    'b_v3': ('base-v3', 0.5, 'msvmambav3_base_224.pth', None),
+    'msvmamba_n': ('nano', 0.3, 'checkpoints/vssm_nano_ms_e300.pth', 6_479_808),
+    'msvmamba_m': ('micro', 0.3, 'checkpoints/vssm_micro_ms_e300.pth', 11_367_168),
+    'msvmamba_t': ('tiny', 0.2, 'checkpoints/vssm_tiny_ms_e300.pth', 32_278_656),
+    'msvmamba_t_v3': ('tiny-v3', 0.2, 'msvmambav3_tiny_224.pth', 31_496_064),
+    'msvmamba_s_v3': ('small-v3', 0.3, 'msvmambav3_small_224.pth', 49_448_640),
+    'msvmamba_b_v3': ('base-v3', 0.5, 'msvmambav3_base_224.pth', 89_568_768),
+    'vmamba_t_v0': ('tiny-v0', 0.3, '%23v0cls/vssmtiny_dp01_ckpt_epoch_292.pth', 22_125_792),
+    'vmamba_s_v0': ('small-v0', 0.3, '%23v0cls/vssmsmall_dp03_ckpt_epoch_238.pth', 43_649_760),
+    'vmamba_b_v0': ('base-v0', 0.3, '%23v0cls/vssmbase_dp06_ckpt_epoch_241.pth', 75_230_848),
+    'vmamba_t_s2l5': ('tiny-s2l5', 0.2, '%23v2cls/vssm_tiny_0230_ckpt_epoch_262.pth', 29_938_176),
+    'vmamba_s_s2l15': ('small-s2l15', 0.3, '%23v2cls/vssm_small_0229_ckpt_epoch_222.pth', 49_380_096),
+    'vmamba_b_s2l15': ('base-s2l15', 0.6, '%23v2cls/vssm_base_0229_ckpt_epoch_237.pth', 87_534_592),
+    'vmamba_t_s1l8': ('tiny-s1l8', 0.2, '%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth', 29_481_408),
 }
+# width of the first stage -> published parameters of the heads
+HEADS = {48: 29_250_860, 64: 30_307_628, 96: 32_421_164}
+# Their steps between stages are called `downsample.norm`, the others' `downsample.3`.
+PATCH_MERGING = ('nano', 'micro', 'tiny', 'tiny-v0', 'small-v0', 'base-v0')
 STOCK = Path(mmseg.__file__).parent / '.mim/tools'
 
 
@@ -43,7 +54,7 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def test_there_is_one_config_for_each_arch():
-    assert {path.stem for path in ADE} == {f'upernet_msvmamba_{variant}_160k_ade20k' for variant in VARIANTS}
+    assert {path.stem for path in ADE} == {f'upernet_{variant}_160k_ade20k' for variant in VARIANTS}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=identity)
@@ -61,24 +72,21 @@ def test_builds(path):
 
 @pytest.mark.parametrize('path', ADE, ids=identity)
 def test_parameters_are_the_published_ones(path):
-    variant = re.fullmatch('upernet_msvmamba_(.+)_160k_ade20k', path.stem)[1]
-    expected = VARIANTS[variant][3]
-    model = build(Config.fromfile(str(path)))
-    if expected is None:
-        expected = 89_568_768 + heads_by_hand([128, 256, 512, 1024])
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+    variant = re.fullmatch('upernet_(.+)_160k_ade20k', path.stem)[1]
+    cfg = Config.fromfile(str(path))
+    heads = heads_by_hand(cfg.model.decode_head.in_channels[0])
+    assert sum(parameter.numel() for parameter in build(cfg).parameters()) == VARIANTS[variant][3] + heads
 
 
-@pytest.mark.parametrize(
-    'dims, published',
-    [([48, 96, 192, 384], 29_250_860), ([64, 128, 256, 512], 30_307_628), ([96, 192, 384, 768], 32_421_164)],
-)
-def test_heads_counted_by_hand(dims, published):
-    assert heads_by_hand(dims) == published
+@pytest.mark.parametrize('dim', HEADS)
+def test_heads_counted_by_hand(dim):
+    """Those of the base models follow from their widths: nobody has published them."""
+    assert heads_by_hand(dim) == HEADS[dim]
 
 
-def heads_by_hand(dims: list[int], classes: int = 150, width: int = 512, aux: int = 256) -> int:
+def heads_by_hand(dim: int, classes: int = 150, width: int = 512, aux: int = 256) -> int:
     """UPerHead and FCNHead: convolutions without bias, each with a norm's scale and shift, and two classifiers."""
+    dims = [dim * 2**stage for stage in range(4)]
 
     def conv(inner: int, outer: int, size: int) -> int:
         return inner * outer * size**2 + 2 * outer
@@ -91,11 +99,12 @@ def heads_by_hand(dims: list[int], classes: int = 150, width: int = 512, aux: in
 
 @pytest.mark.parametrize('path', ADE, ids=identity)
 def test_recipe(path):
-    variant = re.fullmatch('upernet_msvmamba_(.+)_160k_ade20k', path.stem)[1]
+    variant = re.fullmatch('upernet_(.+)_160k_ade20k', path.stem)[1]
     arch, drop_path, pretrained, _ = VARIANTS[variant]
     cfg = Config.fromfile(str(path))
     backbone = cfg.model.backbone
-    assert (backbone.type, backbone.arch, backbone.drop_path_rate) == ('MSVMamba', arch, drop_path)
+    kind = published.backbone_class(arch).__name__
+    assert (backbone.type, backbone.arch, backbone.drop_path_rate) == (kind, arch, drop_path)
     assert backbone.init_cfg.checkpoint == cfg.pretrained and cfg.pretrained.endswith(pretrained)
     assert 'Swin' not in cfg.pretty_text and cfg.model.get('pretrained') is None
 
@@ -160,13 +169,13 @@ def test_weight_decay_of_norms(variant):
     """Norms are not decayed, except where the published name of a norm does not say so."""
     from mmengine.optim import build_optim_wrapper
 
-    cfg = Config.fromfile(str(REPOSITORY / f'configs/upernet_msvmamba_{variant}_160k_ade20k.py'))
+    cfg = Config.fromfile(str(REPOSITORY / f'configs/upernet_{variant}_160k_ade20k.py'))
     model = build(cfg)
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     decay = {id(parameter): group['weight_decay'] for group in groups for parameter in group['params']}
     for name, parameter in model.named_parameters():
         published_as_norm = 'norm' in name and not name.startswith('backbone.stem')
-        if variant.endswith('v3') and 'downsample.norm' in name:
+        if cfg.model.backbone.arch not in PATCH_MERGING and 'downsample.norm' in name:
             published_as_norm = False
         assert decay[id(parameter)] == (0.0 if published_as_norm else 0.01), name
 
