@@ -21,7 +21,7 @@ multiply-adds per route, counted as matmul.
 Against the authors' own counts this gives up to 0.7 % less for MSVMamba, and the difference is known to the unit. They
 project the half-resolution map to Δ, B and C once for each of its three scans; here it is projected once, which saves
 2·h·w·(R + 2·N)·D per block. And their counter rounds an einsum, which the arXiv family uses for the projections, to
-four digits.
+four digits. So do those of VMamba's first release; for the later VMamba the counts are equal.
 """
 
 from __future__ import annotations
