@@ -1,7 +1,7 @@
 """Prints parameters and operations of a forward pass: of the architectures by name, or of the model in a config.
 
     python tools/get_flops.py                                   all architectures
-    python tools/get_flops.py --arch nano tiny-v3 --shape 512 512 --by-operator
+    python tools/get_flops.py --arch nano tiny-v3 Vim/tiny --shape 512 512 --by-operator
     python tools/get_flops.py configs/mask_rcnn_msvmamba_n_1x.py
 
 An architecture is counted as a backbone with all its outputs; "with head" are its parameters as an ImageNet classifier.
@@ -53,7 +53,9 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
     source.add_argument('config', nargs='?', help='config file of a detector, segmentor or classifier')
-    source.add_argument('--arch', nargs='+', metavar='NAME', help='architectures by name; all by default')
+    source.add_argument(
+        '--arch', nargs='+', metavar='NAME', help='architectures by name, such as tiny or Vim/tiny; all by default'
+    )
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('H', 'W'), help='size of the image; by default the published ones'
     )
@@ -69,7 +71,9 @@ def _arch_tables(args: argparse.Namespace) -> list[Table]:
     for family, arch in _find(args.arch):
         with torch.device('meta'):
             backbone = family(arch)
-            classifier = nn.ModuleList([family(arch, out_indices=(-1,)), nn.Linear(backbone.arch.dims[-1], CLASSES)])
+            classifier = nn.ModuleList(
+                [family(arch, **family.classifier_options), nn.Linear(backbone.feature_info.channels()[-1], CLASSES)]
+            )
         counts = [_count(backbone, shape) for shape in shapes]
         name = f'{family.__name__} {arch}'
         parameters = (counts[0].parameters, sum(p.numel() for p in classifier.parameters()))
@@ -103,11 +107,12 @@ def _find(names: Sequence[str] | None) -> list[tuple[type[nn.Module], str]]:
     """The classes and architectures of the given names, or all."""
     families = [getattr(backbones, name) for name in backbones.__all__]
     known = [(family, arch) for family in families for arch in family.arch_settings]
-    archs = [arch for _, arch in known]
-    unknown = [name for name in names or () if name not in archs]
+    spelled = {pair: (pair[1], f'{pair[0].__name__}/{pair[1]}') for pair in known}
+    unknown = [name for name in names or () if not any(name in both for both in spelled.values())]
     if unknown:
-        raise UserError(f'unknown architecture {", ".join(unknown)}; known are {", ".join(archs)}')
-    return [(family, arch) for family, arch in known if names is None or arch in names]
+        archs = '; '.join(f'{family.__name__}: {", ".join(family.arch_settings)}' for family in families)
+        raise UserError(f'unknown architecture {", ".join(unknown)}; known are {archs}')
+    return [pair for pair in known if names is None or set(spelled[pair]) & set(names)]
 
 
 def _count(model: nn.Module, shape: Shape) -> FlopCount:

@@ -54,6 +54,8 @@ class HierarchicalBackbone(BaseModule):
 
     #: Named architectures: name -> fields of `Arch`.
     arch_settings: dict[str, dict] = {}
+    #: Options with which it feeds a classifier.
+    classifier_options = dict(out_indices=(NUM_STAGES - 1,))
 
     def __init__(
         self,

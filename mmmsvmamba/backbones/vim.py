@@ -89,6 +89,8 @@ class Vim(BaseModule):
         [(1, 192, 16, 24), (1, 192, 8, 12), (1, 192, 4, 6), (1, 192, 2, 3)]
     """
 
+    #: Options with which it feeds a classifier.
+    classifier_options = dict(out_type='cls_token')
     #: Named architectures: name -> fields of `VimArch`.
     arch_settings: dict[str, dict] = {
         'tiny': dict(_PUBLISHED, embed_dims=192),
