@@ -1,9 +1,11 @@
 """Configs of the ablations: they build, have the recorded parameters and operations, and train the same backbone."""
 
 import functools
+import importlib
+import re
+import sys
 from math import ceil
 
-import mmpretrain.models  # noqa: F401  registers the classifier
 import pytest
 import torch
 from mmengine.config import Config
@@ -130,3 +132,30 @@ def test_initialisations(name, A_log, dt_bias):
     assert scan.dt_bias.mean().item() == pytest.approx(dt_bias[0], abs=0.15 if name == 'vmamba_n' else 0.01)
     assert scan.dt_bias.std().item() == pytest.approx(dt_bias[1], rel=0.1)
     assert (scan.D == 1).all()
+
+
+@pytest.fixture(scope='module')
+def tool():
+    folder = REPOSITORY / 'tools/dev'
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module('ablation_tables')
+    finally:
+        sys.path.remove(str(folder))
+
+
+def test_the_page_has_what_is_counted(tool):
+    page = tool.PAGE.read_text()
+    assert tool.fill(page, tool.tables()) == page, 'run python tools/dev/ablation_tables.py'
+    linked = set(re.findall(r'\]\(\.\./(configs/ablation_\w+\.py)\)', page))
+    assert linked == {str(path.relative_to(REPOSITORY)) for path in CONFIGS.glob('ablation_*.py')}
+
+
+def test_the_page_compares_with_the_record(tool):
+    """Typed here a second time, from the same source."""
+    shown = {config: (params, flops) for rows in tool.ROWS.values() for _, config, params, flops in rows}
+    for name, (millions, gigaflops) in RECORDED.items():
+        params, flops = shown[f'ablation_{name}'] if name != 'vmamba_n' else ('4.435', '0.873')
+        assert float(params) == pytest.approx(millions, rel=0.015) and float(flops) == pytest.approx(
+            gigaflops, rel=0.012
+        )
