@@ -20,6 +20,8 @@ INDEX = REPOSITORY / 'model-index.yml'
 PAGE = REPOSITORY / 'docs' / 'model_zoo.md'
 
 NONE = '–'
+#: Name of a family in the names of configs -> on the page.
+FAMILIES = {'msvmamba': 'MSVMamba', 'vmamba': 'VMamba'}
 Model = Mapping[str, Any]
 Cell = Callable[[Model], str]
 
@@ -78,8 +80,8 @@ def _markdown(columns: Mapping[str, Cell], models: list[Model]) -> str:
 
 
 def _name(model: Model) -> str:
-    letter, v3 = re.search(r'msvmamba_([a-z])(_v3)?_', model['Name']).groups()
-    return f'MSVMamba-{letter.upper()}{" v3" if v3 else ""}'
+    family, letter, variant = re.search(r'(msvmamba|vmamba)_([a-z])(?:_(v\d|s\dl\d+))?_', model['Name']).groups()
+    return f'{FAMILIES[family]}-{letter.upper()}' + (f' {variant}' if variant else '')
 
 
 def _config(model: Model) -> str:
