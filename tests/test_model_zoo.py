@@ -28,6 +28,7 @@ DET_V0 = VMAMBA + 'v0det/vssm{}_mask_rcnn_swin_fpn_coco_{}.pth'
 DET_V2 = VMAMBA + 'v2det/mask_rcnn_vssm_fpn_coco_{}.pth'
 SEG_V0 = VMAMBA + 'v0seg/vssm{}_upernet_4xb4-160k_ade20k-512x512_{}.pth'
 SEG_V2 = VMAMBA + 'v2seg/upernet_vssm_4xb4-160k_ade20k-512x512_{}.pth'
+VIM = 'https://huggingface.co/hustvl/Vim-{}-midclstok/resolve/main/vim_{}_midclstok_{}acc.pth'
 #: What the authors print: parameters, operations, accuracy; and where the weights are, an address or a folder of Google
 #: Drive.
 PUBLISHED = {
@@ -72,27 +73,46 @@ PUBLISHED = {
     'upernet_vmamba_s_s2l15_160k_ade20k': ('82M', '1028G', [50.6, 51.2], SEG_V2.format('small_iter_144000')),
     'upernet_vmamba_b_s2l15_160k_ade20k': ('122M', '1170G', [51.0, 51.6], SEG_V2.format('base_iter_160000')),
     'upernet_vmamba_t_s1l8_160k_ade20k': ('62M', '949G', [47.9, 48.8], SEG_V2.format('tiny_s_iter_160000')),
+    'vim_t_in1k': ('7M', '1.5G', [76.1], VIM.format('tiny', 't', '76p1')),
+    'vim_s_in1k': ('26M', '5.1G', [80.5], VIM.format('small', 's', '80p5')),
+    'vim_b_in1k': ('98M', None, [81.9], VIM.format('base', 'b', '81p9')),
+    'vim_t_in1k_stride8_finetune': ('7M', None, [78.3], VIM.format('tiny', 't', 'ft_78p3')),
+    'vim_s_in1k_stride8_finetune': ('26M', None, [81.6], VIM.format('small', 's', 'ft_81p6')),
+    # figures of the paper alone, without weights
+    'cascade_mask_rcnn_vim_t_100e': (None, None, [45.7, 39.2], None),
+    'upernet_vim_t_60k_ade20k': (None, None, [41.0], None),
+    'upernet_vim_s_60k_ade20k': (None, None, [44.9], None),
 }
 METRICS = {
     'msvmamba': ['Top 1 Accuracy'],
     'vmamba': ['Top 1 Accuracy'],
+    'vim': ['Top 1 Accuracy'],
     'mask_rcnn': ['box AP', 'mask AP'],
+    'cascade_mask_rcnn_vim': ['Paper box AP', 'Paper mask AP'],
+    'upernet_vim': ['Paper mIoU'],
     'upernet_msvmamba_t': ['mIoU', 'Paper mIoU', 'Paper mIoU (ms+flip)'],
     'upernet': ['mIoU', 'mIoU (ms+flip)'],
 }
-#: Start of a config's name -> what its authors print over what their code counts, as the page says.
-MISPRINTS = {'mask_rcnn_msvmamba_t': 252 / 265, 'mask_rcnn_vmamba_s_s2l15': 384 / 349}
+#: Start of a config's name -> operations that its authors print over those of their code, where the page has both.
+OTHERWISE = {
+    'mask_rcnn_msvmamba_t': 252 / 265,
+    'mask_rcnn_vmamba_s_s2l15': 384 / 349,
+    'vim_t_in1k': 1.5 / 1.82,
+    'vim_s_in1k': 5.1 / 5.91,
+}
 #: Start of a config's name -> library, and the size of image for which operations are counted.
 KINDS = {
     'msvmamba': ('mmpretrain', (224, 224)),
     'vmamba': ('mmpretrain', (224, 224)),
+    'vim': ('mmpretrain', (224, 224)),
+    'cascade': ('mmdet', (1280, 800)),
     'mask_rcnn': ('mmdet', (1280, 800)),
     'upernet': ('mmseg', (512, 2048)),
 }
 
 
 class FixedBoxes(nn.Module):
-    """A Mask R-CNN as its operations are counted: with 1,000 boxes and 100 masks, whatever the image."""
+    """A (Cascade) Mask R-CNN as its operations are counted: with 1,000 boxes and 100 masks, whatever the image."""
 
     def __init__(self, detector: nn.Module):
         super().__init__()
@@ -102,7 +122,9 @@ class FixedBoxes(nn.Module):
         levels = self.detector.neck(self.detector.backbone(x))
         heads = self.detector.roi_head
         boxes, masks = x.new_empty(1000, 256, 7, 7), x.new_empty(100, 256, 14, 14)
-        return self.detector.rpn_head(levels), heads.bbox_head(boxes), heads.mask_head(masks)
+        stages = [(heads.bbox_head, boxes), (heads.mask_head, masks)]
+        outs = [head(rois) for each, rois in stages for head in (each if isinstance(each, nn.ModuleList) else [each])]
+        return self.detector.rpn_head(levels), outs
 
 
 @pytest.fixture(scope='module')
@@ -153,15 +175,22 @@ def test_figures_are_those_of_the_authors(name):
     found = [pair for result in model['Results'] for pair in result['Metrics'].items()]
     metrics = next(metrics for start, metrics in METRICS.items() if name.startswith(start))
     assert found == list(zip(metrics, accuracies, strict=True))
-    assert 'not reproduced' in metadata['Accuracy'] and metadata['Weights License'] == 'none given'
+    assert 'not reproduced' in metadata['Accuracy']
+    terms = 'see the model card' if model['In Collection'] == 'Vim' else 'none given'
+    assert metadata.get('Weights License') == (terms if weights else None)
 
-    digits = len(parameters[:-1].partition('.')[2])
-    assert f'{metadata["Parameters"] / 1e6:.{digits}f}M' == parameters
-    assert metadata['Reported FLOPs'] == pytest.approx(1e9 * float(operations[:-1]), abs=1)
-    off = next((off for start, off in MISPRINTS.items() if name.startswith(start)), 1)
-    assert metadata['FLOPs'] == pytest.approx(metadata['Reported FLOPs'] / off, rel=0.03)
+    if parameters:
+        digits = len(parameters[:-1].partition('.')[2])
+        assert f'{metadata["Parameters"] / 1e6:.{digits}f}M' == parameters
+    assert ('Reported FLOPs' in metadata) == bool(operations)
+    if operations:
+        assert metadata['Reported FLOPs'] == pytest.approx(1e9 * float(operations[:-1]), abs=1)
+        off = next((off for start, off in OTHERWISE.items() if name.startswith(start)), 1)
+        assert metadata['FLOPs'] == pytest.approx(metadata['Reported FLOPs'] / off, rel=0.03)
 
-    if '://' in weights:
+    if weights is None:
+        assert not {'Weights', 'Converted From'} & set(model)
+    elif '://' in weights:
         assert model['Weights'] == weights and 'Converted From' not in model
     else:  # a folder: mim must neither take its page for a file nor show its address in small letters
         assert model['Converted From'] == {'Weights': GOOGLE_DRIVE + weights} and 'Weights' not in model
@@ -188,23 +217,30 @@ def test_both_schedules_have_the_same_counts():
 @pytest.mark.parametrize('name', ENTRIES)
 def test_configs_expect_the_weights_where_the_index_has_them(name, config):
     cfg = config(name)
-    backbone = re.fullmatch('(?:mask_rcnn_|upernet_)?(.+)_(?:in1k|[13]x|160k_ade20k)', name)[1]
-    classifier = ENTRIES[f'{backbone}_in1k']
+    of_backbone = re.fullmatch(
+        '(?:cascade_mask_rcnn|mask_rcnn|upernet)_(.+)_(?:[13]x|100e|60k_ade20k|160k_ade20k)', name
+    )
+    classifier = ENTRIES[f'{of_backbone[1]}_in1k' if of_backbone else name]
     metadata = classifier['Metadata']
-    named, source = ('published', 'published_source') if name.endswith('in1k') else ('pretrained', 'pretrained_source')
+    named, source = ('pretrained', 'pretrained_source') if of_backbone else ('published', 'published_source')
     assert cfg[named] == classifier.get('Weights', metadata.get('Weights File'))
     assert classifier.get('Converted From', {}).get('Weights', '') in cfg.get(source, '')
     v3 = cfg.model.backbone.arch.endswith('-v3')
     assert ENTRIES[name]['In Collection'] == cfg.model.backbone.type + ('-v3' if v3 else '')
-    recipe = 'ours' if v3 and not name.endswith('in1k') else "the authors'"
-    assert ENTRIES[name]['Metadata']['Recipe'] == recipe
+    recipe = 'ours' if v3 and of_backbone else "the authors'"
+    assert ENTRIES[name]['Metadata']['Recipe'] == (
+        "the authors' in part" if cfg.model.backbone.type == 'Vim' else recipe
+    )
 
 
 def test_tables_of_the_page_are_those_of_the_index(tool):
     assert tool.fill(PAGE, tool.tables(list(ENTRIES.values()))) == PAGE, 'run python tools/dev/model_zoo.py'
-    rows = [line for line in PAGE.splitlines() if re.match(r'\| (MSVMamba|VMamba)-', line) and '](../configs/' in line]
+    rows = [
+        line for line in PAGE.splitlines() if re.match(r'\| (MSVMamba|VMamba|Vim)-', line) and '](../configs/' in line
+    ]
     assert len(rows) == len(ENTRIES)
-    assert sum('none given' in row for row in rows) == len(PUBLISHED)
+    with_weights = sum(weights is not None for *_, weights in PUBLISHED.values())
+    assert sum(row.endswith(('| none given |', '| see the model card |')) for row in rows) == with_weights
 
 
 def test_generator_refuses_what_has_no_place(tool):

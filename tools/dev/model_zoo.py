@@ -21,7 +21,9 @@ PAGE = REPOSITORY / 'docs' / 'model_zoo.md'
 
 NONE = '–'
 #: Name of a family in the names of configs -> on the page.
-FAMILIES = {'msvmamba': 'MSVMamba', 'vmamba': 'VMamba'}
+FAMILIES = {'msvmamba': 'MSVMamba', 'vmamba': 'VMamba', 'vim': 'Vim'}
+#: Epochs on COCO -> table.
+COCO = {12: 'COCO 1x', 36: 'COCO 3x', 100: 'COCO 100 epochs'}
 Model = Mapping[str, Any]
 Cell = Callable[[Model], str]
 
@@ -67,7 +69,7 @@ def fill(page: str, tables: Mapping[str, str]) -> str:
 
 def _table_of(model: Model) -> str:
     data, epochs = model['Metadata']['Training Data'], model['Metadata'].get('Epochs')
-    name = {('COCO', 12): 'COCO 1x', ('COCO', 36): 'COCO 3x'}.get((data, epochs), data)
+    name = COCO.get(epochs, data) if data == 'COCO' else data
     if name not in COLUMNS:
         raise UserError(f'{model["Name"]} is in no table: its training data are {data}, its epochs {epochs}')
     return name
@@ -80,8 +82,9 @@ def _markdown(columns: Mapping[str, Cell], models: list[Model]) -> str:
 
 
 def _name(model: Model) -> str:
-    family, letter, variant = re.search(r'(msvmamba|vmamba)_([a-z])(?:_(v\d|s\dl\d+))?_', model['Name']).groups()
-    return f'{FAMILIES[family]}-{letter.upper()}' + (f' {variant}' if variant else '')
+    family, letter, variant = re.search(r'(msvmamba|vmamba|vim)_([a-z])(?:_(v\d|s\dl\d+))?_', model['Name']).groups()
+    size = 'Ti' if (family, letter) == ('vim', 't') else letter.upper()
+    return f'{FAMILIES[family]}-{size}{f" {variant}" if variant else ""}{"+" if "stride8" in model["Name"] else ""}'
 
 
 def _config(model: Model) -> str:
@@ -143,6 +146,7 @@ COLUMNS: dict[str, dict[str, Cell]] = {
     'ImageNet-1k': _columns(Top_1='Top 1 Accuracy'),
     'COCO 1x': _columns(box_AP='box AP', mask_AP='mask AP'),
     'COCO 3x': _columns(box_AP='box AP', mask_AP='mask AP'),
+    'COCO 100 epochs': _columns(box_AP='box AP', mask_AP='mask AP'),
     'ADE20K': _columns(mIoU='mIoU', mIoU_multi_scale='mIoU (ms+flip)'),
 }
 
