@@ -1,5 +1,9 @@
 """Published classification files load into whole models through mmengine's own functions."""
 
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import published
 import pytest
 import torch
@@ -68,3 +72,36 @@ def test_url_is_downloaded_once(tmp_path, monkeypatch):
         assert checkpoint_loader.load_from_http_safely('https://example.org/x/vssm.pth?download=1')['a'] == 1
     assert downloads == ['https://example.org/x/vssm.pth?download=1']
     assert (tmp_path / 'checkpoints' / 'vssm.pth').is_file()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and its address on this machine."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    with ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(QuietHandler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+        thread.join()
+
+
+def test_a_release_with_a_number_sign_in_its_name(tmp_path, monkeypatch, served):
+    """VMamba's are called `#v0cls` and the like; in an address that is `%23v0cls`."""
+    folder, address = served
+    file = folder / '#v0cls' / 'vssm.pth'
+    file.parent.mkdir()
+    torch.save({'weight': torch.ones(1, 1)}, file)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    for place in (f'{address}/%23v0cls/vssm.pth', str(file)):
+        layer = torch.nn.Linear(1, 1, bias=False)
+        load_checkpoint(layer, place, map_location='cpu')
+        assert layer.weight == 1
+    assert [path.name for path in (tmp_path / 'hub' / 'checkpoints').iterdir()] == ['vssm.pth']
