@@ -51,10 +51,10 @@ demo: env
 	$(BIN)/python tools/demo.py
 
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-originals: env-originals
-	OMP_NUM_THREADS=1 $(ORIGINALS)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(ORIGINALS)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

@@ -9,6 +9,26 @@ import torch
 import mmmsvmamba  # noqa: F401  makes the OpenMMLab packages importable before a test imports them
 
 
+#: The files that take longest, the longest first.
+SLOW = (
+    'test_triton_processes',
+    'test_gpu_check',
+    'test_guides',
+    'test_sweep_zoo',
+    'test_swap_trains',
+    'test_train_and_test',
+    'test_tta_memory',
+    'test_three_lines',
+    'test_every_arch',
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with the slow files: where each process takes a file at a time, the last ones should be short."""
+    ranks = {name: rank for rank, name in enumerate(SLOW)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(SLOW)))
+
+
 @pytest.fixture(autouse=True)
 def forget_runners():
     """A runner leaves its default scope and its visualizer behind, in which the next test would then look."""
