@@ -8,7 +8,6 @@ import torch
 
 import mmmsvmamba  # noqa: F401  makes the OpenMMLab packages importable before a test imports them
 
-
 #: The files that take longest, the longest first.
 SLOW = (
     'test_triton_processes',
