@@ -60,7 +60,8 @@ def measure(build: WorkBuilder, device: torch.device, threads: int | None, budge
 
     Returns:
         Best time in seconds of a turn, and the same by image and by 10⁶ pixels; memory in MB (10⁶ bytes) before the
-        first turn and at its peak over all turns, and by how much it grew: on a GPU that of tensors, otherwise RSS.
+        first turn and at its peak over all turns, and by how much it grew: on a GPU that of tensors, otherwise RSS;
+        and what the work says about itself.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -84,6 +85,7 @@ def measure(build: WorkBuilder, device: torch.device, threads: int | None, budge
         'memory_mb': memory,
         'growth_mb': round(growth, 1),
         'growth_mb_per_megapixel': round(growth / (work.pixels / 1e6), 1),
+        'about': dict(work.about),
     }
 
 

@@ -16,7 +16,7 @@ A workload is a function that builds one piece of work; `tasks.py` measures its 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,12 +30,16 @@ class Contender:
         run: The work to be timed.
         ours: Whether it is compared with the contenders that are not.
         work: What its time is divided by for that: GFLOPs, where contenders do not do the same.
+        images: How many it takes in a turn, if it takes any.
+        about: What else the results are to say of it, such as parameters.
     """
 
     name: str
     run: Callable[[], object]
     ours: bool = False
     work: float = 1.0
+    images: int | None = None
+    about: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,13 @@ class Work:
         run: The work. What it returns is dropped at once.
         images: How many images it takes.
         pixels: Of all its images together.
+        about: What else the results are to say of it, such as parameters.
     """
 
     run: Callable[[], object]
     images: int
     pixels: int
+    about: Mapping[str, float] = field(default_factory=dict)
 
 
 #: Makes a piece of work on a device. It travels to another process: a function of a module, or a partial of one.

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 import backbone_speed  # noqa: F401  registers its cases
+import families  # noqa: F401
+import scan_patterns  # noqa: F401
 import scan_speed  # noqa: F401
 import torch
 from arguments import check_out_and_threads
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument('--device', default='cpu', type=usable_device)
     parser.add_argument('--threads', type=int, help='threads of torch on a CPU (default: all cores)')
     parser.add_argument('--seconds', type=float, default=20.0, help='about how long a case may take (default: 20)')
+    parser.add_argument('--note', help='goes into the results: what else the machine was doing, for example')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='where the results go')
     args = parser.parse_args()
 
@@ -43,7 +46,7 @@ def main() -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
 
-    results = {'machine': describe(args.device), 'cases': {}}
+    results = {'machine': describe(args.device), 'note': args.note, 'cases': {}}
     for name in names:
         results['cases'][name] = measure(CASES[name], args.device, args.seconds)
         print(report(name, results['cases'][name]), flush=True)

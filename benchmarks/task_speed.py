@@ -116,13 +116,15 @@ def classifier(device: torch.device, side: int, train: bool) -> Work:
     return growing(run, device, side, train)
 
 
-def growing(run: Callable[[torch.Tensor], None], device: torch.device, side: int, train: bool) -> Work:
-    """`run` on one square image, after a small one."""
+def growing(
+    run: Callable[[torch.Tensor], object], device: torch.device, side: int, train: bool, batch: int = 1
+) -> Work:
+    """`run` on square images, by default on one, after a small one."""
     if not train:
         run = torch.no_grad()(run)
     run(torch.randn(1, 3, *SMALL, device=device))
-    image = torch.randn(1, 3, side, side, device=device)
-    return Work(partial(run, image), images=1, pixels=side * side)
+    images = torch.randn(batch, 3, side, side, device=device)
+    return Work(partial(run, images), images=batch, pixels=batch * side * side)
 
 
 for _task, _size, _batch in (

@@ -1,4 +1,6 @@
-"""Measures time and memory of the three tasks, each piece of work in a fresh process; the same command on CPU and GPU.
+"""Measures time and memory of the three tasks, and of Vim against DeiT, each piece of work in a fresh process.
+
+The same commands on CPU and GPU:
 
     python benchmarks/tasks.py --device cpu --out benchmarks/results/tasks_cpu.json
     python benchmarks/tasks.py --device cuda --out benchmarks/results/tasks_cuda.json --cases 'growth/backbone/*'
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import task_speed  # noqa: F401  registers its workloads
 import torch
+import vim_deit  # noqa: F401
 from arguments import check_out_and_threads
 from fresh_process import Failed, in_fresh_process, measure
 from machine import describe, usable_device

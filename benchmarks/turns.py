@@ -22,7 +22,8 @@ def seconds(contender: Contender, device: torch.device) -> float:
 
 
 def measure(case: Case, device: torch.device, budget: float) -> dict:
-    """Best times of all contenders in seconds, and how many times as fast as each other one ours are.
+    """Best times of all contenders in seconds, images per second of those that take images, and how many times as fast
+    as each other one ours are.
 
     Args:
         case: What is measured.
@@ -54,6 +55,8 @@ def measure(case: Case, device: torch.device, budget: float) -> dict:
     return {
         'seconds': {name: min(values) for name, values in times.items()},
         'work': {c.name: c.work for c in contenders},
+        'images_per_second': {c.name: c.images / min(times[c.name]) for c in contenders if c.images is not None},
+        'about': {c.name: dict(c.about) for c in contenders if c.about},
         'turns': len(times[contenders[0].name]),
         'times_as_fast_as': ratios,
         'targets': {other: target for other, target in case.targets.items() if other in times},
