@@ -19,6 +19,7 @@ import families  # noqa: F401
 import scan_patterns  # noqa: F401
 import scan_speed  # noqa: F401
 import torch
+import vim_deit  # noqa: F401
 from arguments import check_out_and_threads
 from machine import describe, usable_device
 from registry import CASES

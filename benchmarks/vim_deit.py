@@ -3,7 +3,10 @@
 DeiT takes part twice: as mmpretrain has it, with torch's fused attention, which keeps no matrix of scores, and with
 such a matrix, as attention was written when the paper was. The results say what of the paper's ratios is due to that.
 
+    python benchmarks/run.py --device cuda --cases 'vim-deit/*' --out vim_deit_time_cuda.json
     python benchmarks/tasks.py --device cuda --cases 'growth/*-tiny*' --out vim_deit_cuda.json
+
+The first lets them take turns and is for ratios of times, the second is for memory.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from functools import partial
 
 import torch
 from counts import counts
-from registry import Work, workload
+from registry import Contender, Work, case, workload
 from task_speed import growing
 from torch import nn
 
@@ -67,7 +70,16 @@ def infer(device: torch.device, name: str, side: int) -> Work:
     return replace(work, about=about)
 
 
+def build(device: torch.device, side: int) -> list[Contender]:
+    contenders = []
+    for name in MODELS:
+        work = infer(device, name, side)
+        contenders.append(Contender(name, work.run, ours=name == 'vim-tiny', images=work.images, about=work.about))
+    return contenders
+
+
 # the contenders of one size follow each other, so that a machine that is busy for a while slows all of them
 for _side in SIDES:
+    case(f'vim-deit/forward/{_side}', targets={})(partial(build, side=_side))
     for _name in MODELS:
         workload(f'growth/{_name}/forward/{_side}')(partial(infer, name=_name, side=_side))

@@ -19,7 +19,7 @@ def allocating(device: torch.device, megabytes: int) -> Work:
         time.sleep(0.05)
         return torch.ones(megabytes * MEGABYTE, dtype=torch.uint8, device=device)
 
-    return Work(run, images=4, pixels=2 * MEGABYTE)
+    return Work(run, images=4, pixels=2 * MEGABYTE, about={'gflops': 0.0})
 
 
 def failing(device: torch.device) -> Work:

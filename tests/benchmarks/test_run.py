@@ -21,7 +21,7 @@ from run import measure, report
 def build(device):
     return [
         Contender('ours', lambda: time.sleep(0.02), ours=True),
-        Contender('big', lambda: time.sleep(0.04), work=8.0),
+        Contender('big', lambda: time.sleep(0.04), work=8.0, images=2, about=dict(parameters=7)),
         Contender('small', lambda: time.sleep(0.04)),
     ]
 
@@ -50,6 +50,8 @@ def test_results_of_a_case_of_known_times():
     ratios = result['times_as_fast_as']['ours']
     assert ratios['big'] == pytest.approx(0.25, rel=0.3)
     assert ratios['small'] == pytest.approx(2, rel=0.3)
+    assert result['images_per_second'] == {'big': 2 / result['seconds']['big']}
+    assert result['about'] == {'big': {'parameters': 7}}
     assert result['targets'] == {'big': 1.0, 'small': 1.0}
     assert len(result['missed']) == 1 and result['missed'][0].endswith('times as fast as big; the target is 1')
     assert 'MISSED: ours is 0.2' in report
@@ -57,9 +59,11 @@ def test_results_of_a_case_of_known_times():
 
 def test_a_run_writes_its_results(tmp_path):
     out = tmp_path / 'scan.json'
-    done = run(BENCHMARKS / 'run.py', '--cases', 'scan/full/L784', '--seconds', '0', '--threads', '1', '--out', out)
+    args = ['--cases', 'scan/full/L784', '--seconds', '0', '--threads', '1', '--note', 'a test', '--out', out]
+    done = run(BENCHMARKS / 'run.py', *args)
     assert done.returncode == 0 or 'some targets are missed' in done.stderr, done.stderr
     results = json.loads(out.read_text())
+    assert results['note'] == 'a test'
     assert results['machine']['threads'] == 1 and results['machine']['device'] == 'cpu'
     (name,) = results['cases']
     assert name == 'scan/full/L784' and f'{name}: selective_scan' in done.stdout

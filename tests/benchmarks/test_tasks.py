@@ -37,7 +37,7 @@ def test_results_of_known_work_in_fresh_processes(tmp_path, monkeypatch, capsys)
     assert {'cpu', 'device', 'threads', 'torch', 'scan'} <= results['machine'].keys()
     assert results['machine']['threads'] == 1
     known, failed, died = results['cases'].values()
-    assert known['turns'] == 2 and known['images'] == 4
+    assert known['turns'] == 2 and known['images'] == 4 and known['about'] == {'gflops': 0.0}
     assert 0.05 <= known['seconds'] < 1
     assert known['images_per_second'] == pytest.approx(4 / known['seconds'])
     assert known['seconds_per_megapixel'] == pytest.approx(known['seconds'] / 2)

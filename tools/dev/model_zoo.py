@@ -2,7 +2,7 @@
 
     python tools/dev/model_zoo.py
 
-The prose of the page is between the tables, which stand between the lines `<!-- table: NAME -->` and `<!-- end -->`.
+The prose of the page is between the tables.
 """
 
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import load
+from page_tables import fill, markdown
 
 from mmmsvmamba.engine.errors import UserError
 
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         PAGE.write_text(fill(PAGE.read_text(), tables(load(INDEX)['Models'])))
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {PAGE.name}: {error}', file=sys.stderr)
         return 1
     return 0
 
@@ -49,24 +50,6 @@ def tables(models: list[Model]) -> dict[str, str]:
     return {name: _markdown(COLUMNS[name], group) for name, group in groups.items()}
 
 
-def fill(page: str, tables: Mapping[str, str]) -> str:
-    """Puts each table between its two lines.
-
-    Raises:
-        UserError: The page has no place for a table, two, or one for a table that does not exist.
-    """
-    places = re.findall(r'^<!-- table: (.*) -->$', page, re.M)
-    if sorted(places) != sorted(tables):
-        raise UserError(f'{PAGE.name} has places for the tables {places}; the index gives {list(tables)}')
-    for name, table in tables.items():
-        start = f'<!-- table: {name} -->\n'
-        before, after = page.split(start)
-        if '<!-- end -->' not in after:
-            raise UserError(f'{PAGE.name} has no line "<!-- end -->" behind the table {name}')
-        page = f'{before}{start}\n{table}\n<!-- end -->{after.split("<!-- end -->", 1)[1]}'
-    return page
-
-
 def _table_of(model: Model) -> str:
     data, epochs = model['Metadata']['Training Data'], model['Metadata'].get('Epochs')
     name = COCO.get(epochs, data) if data == 'COCO' else data
@@ -77,8 +60,7 @@ def _table_of(model: Model) -> str:
 
 def _markdown(columns: Mapping[str, Cell], models: list[Model]) -> str:
     rules = ['---', '---', *['---:'] * (len(columns) - 4), '---', '---']
-    rows = [list(columns), rules, *([cell(model) for cell in columns.values()] for model in models)]
-    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+    return markdown(list(columns), rules, ([cell(model) for cell in columns.values()] for model in models))
 
 
 def _name(model: Model) -> str:
