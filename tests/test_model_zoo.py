@@ -253,7 +253,7 @@ def test_generator_refuses_what_has_no_place(tool):
         tool.tables([{'Name': 'x', 'Metadata': {'Training Data': 'Cityscapes'}}])
 
 
-@pytest.mark.parametrize('name', ['model_zoo.md', 'extending.md', 'families.md'])
+@pytest.mark.parametrize('name', ['model_zoo.md', 'extending.md', 'families.md', 'ablations.md'])
 def test_links_and_paths_of_the_pages_exist(name):
     text = (ROOT / 'docs' / name).read_text()
     linked = [link.partition('#')[0] for link in re.findall(r'\]\((?!https?://)([^)]+)\)', text)]

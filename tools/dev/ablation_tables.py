@@ -1,19 +1,21 @@
-"""Writes the tables of docs/ablations.md: parameters and operations of each model, counted here, beside the record.
+"""Writes the tables of docs/ablations.md: parameters and operations of each model, counted here, beside the record, and
+the measured speed of the scan patterns.
 
     python tools/dev/ablation_tables.py
 
-The prose of the page is between the tables, which stand between the lines `<!-- table: NAME -->` and `<!-- end -->`.
+The prose of the page is between the tables.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import torch
+from benchmark_tables import scan_pattern_tables
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from model_zoo import NONE, REPOSITORY, fill
+from model_zoo import NONE, REPOSITORY
+from page_tables import fill, markdown
 from torch import nn
 
 from mmmsvmamba.analysis import count_flops
@@ -62,7 +64,7 @@ def main() -> int:
     try:
         PAGE.write_text(fill(PAGE.read_text(), tables()))
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {PAGE.name}: {error}', file=sys.stderr)
         return 1
     return 0
 
@@ -74,24 +76,15 @@ def tables() -> dict[str, str]:
     result = {}
     for name, rows in ROWS.items():
         other = 'recorded' if name.startswith('table') else 'printed'
-        header = ['Model', 'Depths', 'N', 'Params (M)', other, 'GFLOPs', other, 'Configs']
-        lines = [header, ['---', '---', '---:', '---:', '---:', '---:', '---:', '---']]
+        columns = ['Model', 'Depths', 'N', 'Params (M)', other, 'GFLOPs', other, 'Configs']
+        lines = []
         for what, config, millions, gigaflops in rows:
             spec, count = models[config].backbone.arch, counts[config]
-            lines.append(
-                [
-                    what,
-                    ', '.join(map(str, spec.depths)),
-                    str(spec.d_state),
-                    f'{count.parameters / 1e6:.3f}',
-                    millions,
-                    f'{count.total / 1e9:.3f}',
-                    gigaflops,
-                    _links(config),
-                ]
-            )
-        result[name] = _markdown(lines)
-    return result
+            depths = ', '.join(map(str, spec.depths))
+            sizes = [f'{count.parameters / 1e6:.3f}', millions, f'{count.total / 1e9:.3f}', gigaflops]
+            lines.append([what, depths, str(spec.d_state), *sizes, _links(config)])
+        result[name] = markdown(columns, ['---', '---', *['---:'] * 5, '---'], lines)
+    return result | scan_pattern_tables()
 
 
 def _classifier(config: str) -> nn.Module:
@@ -102,10 +95,6 @@ def _classifier(config: str) -> nn.Module:
 def _links(config: str) -> str:
     detector = f'{config}_mask_rcnn_1x' if config.startswith('ablation_') else f'mask_rcnn_{config}_1x'
     return f'[ImageNet](../configs/{config}_in1k.py), [Mask R-CNN](../configs/{detector}.py)'
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
 if __name__ == '__main__':
