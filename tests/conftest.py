@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import functools
+import logging
 import sys
 
 import pytest
@@ -58,3 +59,17 @@ def nan_memory():
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def log():
+    """What is logged, as a list that grows."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

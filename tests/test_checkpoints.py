@@ -1,12 +1,10 @@
 """Conversion of published state dicts, and the check of what a backbone is given to load."""
 
-import logging
 from collections import OrderedDict
 
 import published
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch import nn
 
 from mmmsvmamba import MSVMamba
@@ -36,18 +34,6 @@ def assert_same(given: dict, expected: dict) -> None:
     assert list(given) == list(expected)
     for key, value in given.items():
         assert torch.equal(value, expected[key]), key
-
-
-@pytest.fixture
-def log():
-    """What is logged, as a list that grows."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
 
 
 # ---- what is converted ----

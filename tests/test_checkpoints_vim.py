@@ -1,13 +1,11 @@
 """Conversion of published Vim files, and the check of what a Vim is given to load."""
 
 import argparse
-import logging
 
 import published
 import published_vim
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 from mmpretrain.registry import MODELS as PRETRAIN_MODELS
 from torch import nn
@@ -33,18 +31,6 @@ def shallow(arch: str = 'tiny', cls_token: str | None = 'middle', **kwargs) -> V
 
 def prefixed(weights: dict, prefix: str) -> dict:
     return {prefix + key: value for key, value in weights.items()}
-
-
-@pytest.fixture
-def log():
-    """What is logged, as a list that grows."""
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
 
 
 # ---- what is converted ----

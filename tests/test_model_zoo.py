@@ -234,7 +234,9 @@ def test_configs_expect_the_weights_where_the_index_has_them(name, config):
 
 
 def test_tables_of_the_page_are_those_of_the_index(tool):
-    assert tool.fill(PAGE, tool.tables(list(ENTRIES.values()))) == PAGE, 'run python tools/dev/model_zoo.py'
+    assert importlib.import_module('page_tables').fill(PAGE, tool.tables(list(ENTRIES.values()))) == PAGE, (
+        'run python tools/dev/model_zoo.py'
+    )
     rows = [
         line for line in PAGE.splitlines() if re.match(r'\| (MSVMamba|VMamba|Vim)-', line) and '](../configs/' in line
     ]
@@ -246,9 +248,9 @@ def test_tables_of_the_page_are_those_of_the_index(tool):
 def test_generator_refuses_what_has_no_place(tool):
     tables = tool.tables(list(ENTRIES.values()))
     with pytest.raises(UserError, match=r"has places for the tables \['ADE20K'\]; there are \['ImageNet-1k'"):
-        tool.fill('<!-- table: ADE20K -->\n<!-- end -->\n', tables)
+        importlib.import_module('page_tables').fill('<!-- table: ADE20K -->\n<!-- end -->\n', tables)
     with pytest.raises(UserError, match='has no line "<!-- end -->" behind the table ADE20K'):
-        tool.fill('<!-- table: ADE20K -->\n', {'ADE20K': ''})
+        importlib.import_module('page_tables').fill('<!-- table: ADE20K -->\n', {'ADE20K': ''})
     with pytest.raises(UserError, match='x is in no table: its training data are Cityscapes, its epochs None'):
         tool.tables([{'Name': 'x', 'Metadata': {'Training Data': 'Cityscapes'}}])
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmmsvmamba.checkpoints import fit_backbone_weights
 from mmmsvmamba.layers import DOWNSAMPLES, FFNS, STEMS, ScanBlock, ScanMixer
 
 from .arch import Arch, resolve_arch
+from .base import Backbone
 from .checks import check_images, check_options, refuse_unknown
 from .feature_info import FeatureInfo
 
@@ -31,7 +30,7 @@ class Stage(nn.Module):
         self.downsample = downsample
 
 
-class HierarchicalBackbone(BaseModule):
+class HierarchicalBackbone(Backbone):
     """Four stages at strides 4, 8, 16 and 32.
 
     Args:
@@ -97,7 +96,7 @@ class HierarchicalBackbone(BaseModule):
             self.add_module(f'norm{i}', nn.LayerNorm(spec.dims[i], eps=self.norm_eps))
         self.apply(_init_linear)
         self._register_load_state_dict_pre_hook(fit_backbone_weights, with_module=True)
-        self._freeze_stages()
+        self._freeze()
 
     @property
     def feature_info(self) -> FeatureInfo:
@@ -139,25 +138,11 @@ class HierarchicalBackbone(BaseModule):
                 x = stage.downsample(x)
         return tuple(outs)
 
-    def _run(self, block: ScanBlock, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
-
-    def train(self, mode: bool = True) -> HierarchicalBackbone:
-        super().train(mode)
-        if mode:
-            self._freeze_stages()
-        return self
-
-    def _freeze_stages(self) -> None:
+    def _frozen(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
-            return
-        frozen = [self.stem, *self.stages[: self.frozen_stages]]
-        frozen += [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+            return []
+        norms = [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+        return [self.stem, *self.stages[: self.frozen_stages], *norms]
 
     def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's

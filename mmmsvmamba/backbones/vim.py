@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmmsvmamba.checkpoints import fit_vim_weights
 from mmmsvmamba.layers import (
@@ -22,6 +20,7 @@ from mmmsvmamba.layers import (
 )
 
 from .arch import resolve_arch
+from .base import Backbone
 from .checks import check_images, check_options, refuse_unknown
 from .feature_info import FeatureInfo
 from .vim_arch import VimArch
@@ -43,7 +42,7 @@ _PUBLISHED = dict(
 
 
 @MODELS.register_module()
-class Vim(BaseModule):
+class Vim(Backbone):
     """Vision Mamba backbone: patches as one sequence, scanned in both directions by every block.
 
     `tiny`, `small` and `base` are the models of the paper; with `-stride8` their patches overlap by half, as in the
@@ -161,7 +160,7 @@ class Vim(BaseModule):
             self.pyramid = SimplePyramid(dim, spec.patch_stride, self.out_strides, norm_cfg)
         self._init_embeddings()
         self._register_load_state_dict_pre_hook(fit_vim_weights, with_module=True)
-        self._freeze_stages()
+        self._freeze()
 
     @property
     def feature_info(self) -> FeatureInfo:
@@ -219,11 +218,6 @@ class Vim(BaseModule):
         patches = self.layout.patches(x)
         return patches.mean(1) if self.out_type == 'mean' else patches.amax(1)
 
-    def _run(self, block: BidirectionalBlock, x: Tensor) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
-
     @torch.no_grad()
     def _init_embeddings(self) -> None:
         fan_in = self.patch_embed.weight[0].numel()
@@ -235,26 +229,17 @@ class Vim(BaseModule):
             if tokens is not None:
                 nn.init.trunc_normal_(tokens, std=0.02)
 
-    def train(self, mode: bool = True) -> Vim:
-        super().train(mode)
-        if mode:
-            self._freeze_stages()
-        return self
-
-    def _freeze_stages(self) -> None:
+    def _frozen(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
-            return
-        for tokens in (self.cls_token, self.pos_embed):
-            if tokens is not None:
-                tokens.requires_grad_(False)
-        frozen = [self.patch_embed, *self.blocks[: self.frozen_stages]]
-        for i in self.out_indices:
-            name = 'final_norm' if self.out_type != 'pyramid' else f'norm{i}'
-            if i < self.frozen_stages and hasattr(self, name):
-                frozen.append(getattr(self, name))
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+            return []
+        tokens = [part for part in (self.cls_token, self.pos_embed) if part is not None]
+        names = [f'norm{i}' if self.out_type == 'pyramid' else 'final_norm' for i in self.out_indices]
+        norms = [
+            getattr(self, name)
+            for i, name in zip(self.out_indices, names, strict=True)
+            if i < self.frozen_stages and hasattr(self, name)
+        ]
+        return [self.patch_embed, *tokens, *self.blocks[: self.frozen_stages], *norms]
 
     def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's

@@ -15,11 +15,10 @@ from benchmark_tables import scan_pattern_tables
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from model_zoo import NONE, REPOSITORY
-from page_tables import fill, markdown
+from page_tables import markdown, update
 from torch import nn
 
 from mmmsvmamba.analysis import count_flops
-from mmmsvmamba.engine.errors import UserError
 
 CONFIGS = REPOSITORY / 'configs'
 PAGE = REPOSITORY / 'docs' / 'ablations.md'
@@ -60,15 +59,6 @@ ROWS: dict[str, list[tuple[str, str, str, str]]] = {
 }
 
 
-def main() -> int:
-    try:
-        PAGE.write_text(fill(PAGE.read_text(), tables()))
-    except UserError as error:
-        print(f'error: {PAGE.name}: {error}', file=sys.stderr)
-        return 1
-    return 0
-
-
 def tables() -> dict[str, str]:
     """The tables of the page: name -> markdown."""
     models = {config: _classifier(config) for rows in ROWS.values() for _, config, *_ in rows}
@@ -98,4 +88,4 @@ def _links(config: str) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(update(PAGE, tables))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import load
-from page_tables import fill, markdown
+from page_tables import markdown, update
 
 from mmmsvmamba.engine.errors import UserError
 
@@ -37,15 +37,6 @@ MODELS = {
 #: What the Vim paper (arXiv:2401.09417) claims against DeiT, for batch inference on a GPU: side of the image, times as
 #: fast, share of the GPU's memory saved.
 PAPER = (1248, 2.8, 0.868)
-
-
-def main() -> int:
-    try:
-        PAGE.write_text(fill(PAGE.read_text(), tables()))
-    except UserError as error:
-        print(f'error: {PAGE.name}: {error}', file=sys.stderr)
-        return 1
-    return 0
 
 
 def tables() -> dict[str, str]:
@@ -153,4 +144,4 @@ def _megabytes(memory: Results, name: str, side: int) -> float:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(update(PAGE, tables))

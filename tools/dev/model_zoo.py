@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import load
-from page_tables import fill, markdown
+from page_tables import markdown, update
 
 from mmmsvmamba.engine.errors import UserError
 
@@ -27,15 +27,6 @@ FAMILIES = {'msvmamba': 'MSVMamba', 'vmamba': 'VMamba', 'vim': 'Vim'}
 COCO = {12: 'COCO 1x', 36: 'COCO 3x', 100: 'COCO 100 epochs'}
 Model = Mapping[str, Any]
 Cell = Callable[[Model], str]
-
-
-def main() -> int:
-    try:
-        PAGE.write_text(fill(PAGE.read_text(), tables(load(INDEX)['Models'])))
-    except UserError as error:
-        print(f'error: {PAGE.name}: {error}', file=sys.stderr)
-        return 1
-    return 0
 
 
 def tables(models: list[Model]) -> dict[str, str]:
@@ -133,4 +124,4 @@ COLUMNS: dict[str, dict[str, Cell]] = {
 }
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(update(PAGE, lambda: tables(load(INDEX)['Models'])))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from mmmsvmamba.engine.errors import UserError
 
@@ -29,3 +31,13 @@ def fill(page: str, tables: Mapping[str, str]) -> str:
             raise UserError(f'the page has no line "<!-- end -->" behind the table {name}')
         page = f'{before}{start}\n{table}\n<!-- end -->{after.split("<!-- end -->", 1)[1]}'
     return page
+
+
+def update(page: Path, tables: Callable[[], Mapping[str, str]]) -> int:
+    """Writes the tables into a page; the exit code of a command that does no more."""
+    try:
+        page.write_text(fill(page.read_text(), tables()))
+    except UserError as error:
+        print(f'error: {page.name}: {error}', file=sys.stderr)
+        return 1
+    return 0
