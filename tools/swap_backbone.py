@@ -1,4 +1,4 @@
-"""Puts MSVMamba into a config of any OpenMMLab library, and says what it changed and why.
+"""Puts MSVMamba or VMamba into a config of any OpenMMLab library, and says what it changed and why.
 
     python tools/swap_backbone.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py --arch tiny
     python tools/swap_backbone.py my_config.py --arch tiny-v3 --recipe -o my_config_msvmamba.py
@@ -17,18 +17,18 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.text import Text
 
-from mmmsvmamba.backbones import MSVMamba
 from mmmsvmamba.engine.errors import UserError
 from mmmsvmamba.engine.options import read_config
-from mmmsvmamba.swap import Change, swap_with_changes
+from mmmsvmamba.swap import BACKBONES, Change, swap_with_changes
 
+ARCHS = [arch for kind in BACKBONES for arch in kind.arch_settings]
 STYLES = {'#': 'dim', '-': 'red', '+': 'green'}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        out = Path(args.out or f'{Path(args.config.rpartition("::")[2]).stem}_msvmamba_{args.arch}.py')
+        out = Path(args.out or f'{Path(args.config.rpartition("::")[2]).stem}_{_family(args.arch)}_{args.arch}.py')
         _check_writable(out, args.force)
         pretrained = None if args.from_scratch else args.pretrained or 'published'
         if args.pretrained and '://' not in args.pretrained:
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a config file, or one of a library, such as mmdet::dino/NAME.py')
-    parser.add_argument('--arch', required=True, help=f'one of {", ".join(MSVMamba.arch_settings)}')
+    parser.add_argument('--arch', required=True, help=f'one of {", ".join(ARCHS)}')
     parser.add_argument(
-        '-o', '--out', metavar='FILE.py', help='where the new config goes (CONFIG_msvmamba_ARCH.py, here)'
+        '-o', '--out', metavar='FILE.py', help='where the new config goes (CONFIG_FAMILY_ARCH.py, here)'
     )
     parser.add_argument('--force', action='store_true', help='replace a file that is there')
     weights = parser.add_mutually_exclusive_group()
@@ -60,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--drop-path-rate', type=float, metavar='RATE', help="default: the published detectors'")
     parser.add_argument('--recipe', action='store_true', help="take the published recipe's optimizer as well")
     return parser
+
+
+def _family(arch: str) -> str:
+    return next((kind.__name__.lower() for kind in BACKBONES if arch in kind.arch_settings), 'backbone')
 
 
 def _existing(path: str) -> Path:

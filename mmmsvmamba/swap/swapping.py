@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmmsvmamba.backbones import MSVMamba
+from mmmsvmamba.backbones import MSVMamba, VMamba
+from mmmsvmamba.backbones.arch import hint
+from mmmsvmamba.backbones.hierarchical import HierarchicalBackbone
 from mmmsvmamba.engine.errors import UserError
 
 from .changes import Change, ConfigEditor
@@ -19,6 +21,8 @@ from .probe import FeatureMap, backbone_maps
 from .published import PUBLISHED
 from .training import drop_old_weights, fit_normalisation, fit_optimizer
 
+#: What can take the place of another backbone; no two have an architecture of the same name.
+BACKBONES = (MSVMamba, VMamba)
 #: Where models keep another model that has the backbone: trackers, semi-supervised training.
 INNER_MODELS = ('detector',)
 #: Libraries whose classifiers have a `head` on a vector.
@@ -32,12 +36,12 @@ def swap_backbone(
     drop_path_rate: float | None = None,
     recipe: bool = False,
 ) -> Config:
-    """Puts MSVMamba in the place of the backbone of a config.
+    """Puts MSVMamba or VMamba in the place of the backbone of a config.
 
     Args:
         cfg: Of a detector, segmentor or classifier of mmdet, mmseg, mmpretrain or a library with the same registry.
             It stays as it is.
-        arch: As for `MSVMamba`.
+        arch: As for `MSVMamba` or `VMamba`; the name, or the `base` of a dict, says which.
         pretrained: Weights to start from: 'published' for the authors' ImageNet weights, a file or address, or None for
             random ones.
         drop_path_rate: None for that of the published detectors.
@@ -73,8 +77,8 @@ def swap_with_changes(
     refuse_bound_parts(editor, owner)
     path = f'{owner}.backbone'
     given = editor.get(path)
-    if type_name(given) == MSVMamba.__name__:
-        raise UserError(f'{path} is an MSVMamba already; set its arch in the config.')
+    if type_name(given) in [kind.__name__ for kind in BACKBONES]:
+        raise UserError(f'{path} is {type_name(given)} already; set its type and arch in the config.')
     backbone = _new_backbone(arch, pretrained, drop_path_rate)
     classifies = type_name(editor.get(owner)) in _CLASSIFIERS or _has_plain_head(editor, owner)
 
@@ -142,7 +146,7 @@ def _dilated(backbone: dict) -> bool:
 
 def _new_backbone(arch: str | Mapping, pretrained: str | None, drop_path_rate: float | None) -> dict[str, Any]:
     published = PUBLISHED.get(arch) if isinstance(arch, str) else None
-    backbone: dict[str, Any] = dict(type=MSVMamba.__name__, arch=arch)
+    backbone: dict[str, Any] = dict(type=_kind(arch).__name__, arch=arch)
     if drop_path_rate is None:
         drop_path_rate = published.drop_path_rate if published else 0.0
     backbone['drop_path_rate'] = drop_path_rate
@@ -161,10 +165,21 @@ def _new_backbone(arch: str | Mapping, pretrained: str | None, drop_path_rate: f
     return backbone
 
 
+def _kind(arch: str | Mapping) -> type[HierarchicalBackbone]:
+    """The class that has an architecture."""
+    name = arch.get('base') if isinstance(arch, Mapping) else arch
+    kind = next((kind for kind in BACKBONES if name in kind.arch_settings), None)
+    if kind is None and name is not None:
+        known = '; '.join(f'{kind.__name__}: {", ".join(kind.arch_settings)}' for kind in BACKBONES)
+        close = hint(str(name), [known for kind in BACKBONES for known in kind.arch_settings])
+        raise UserError(f'unknown arch {name!r}{close}; known are {known}')
+    return kind or MSVMamba
+
+
 def _maps(backbone: dict) -> list[FeatureMap]:
     options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
     with torch.device('meta'):
-        info = MSVMamba(**options).feature_info
+        info = _kind(backbone['arch'])(**options).feature_info
     return [FeatureMap(i['num_chs'], i['reduction']) for i in info]
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from mmmsvmamba import MSVMamba, swap_backbone
+from mmmsvmamba import MSVMamba, VMamba, swap_backbone
 from mmmsvmamba.engine.errors import UserError
 from mmmsvmamba.engine.options import read_config
 from mmmsvmamba.swap import swap_with_changes
@@ -281,13 +281,27 @@ def test_weights():
     assert own.init_cfg.checkpoint == '/weights/own.pth' and own.drop_path_rate == 0.4
 
 
-@pytest.mark.parametrize('arch', MSVMamba.arch_settings)
+@pytest.mark.parametrize('arch', [*MSVMamba.arch_settings, *VMamba.arch_settings])
 def test_published_weights_are_those_of_our_configs(arch):
-    letter = {'nano': 'n', 'micro': 'm', 'tiny': 't', 'tiny-v3': 't_v3', 'small-v3': 's_v3', 'base-v3': 'b_v3'}[arch]
-    ours = read_config(f'configs/mask_rcnn_msvmamba_{letter}_1x.py', None)
+    if arch.endswith('s1l20'):  # without a published detector
+        backbone = swap(mask_rcnn(), arch).model.backbone
+        ours = read_config(f'configs/vmamba_{arch[0]}_s1l20_in1k.py', None)
+        assert backbone.init_cfg.checkpoint == ours.published
+        assert backbone.drop_path_rate == ours.model.backbone.drop_path_rate
+        return
+    letter = {'nano': 'n', 'micro': 'm'}.get(
+        arch, arch[0] + arch.removeprefix(arch.partition('-')[0]).replace('-', '_')
+    )
+    family = 'msvmamba' if arch in MSVMamba.arch_settings else 'vmamba'
+    ours = read_config(f'configs/mask_rcnn_{family}_{letter}_1x.py', None)
     swapped = swap(mask_rcnn(), arch)
     assert swapped.model.backbone.to_dict() == ours.model.backbone.to_dict()
     assert swapped.get('pretrained_source') == ours.get('pretrained_source')
+
+
+def test_a_dict_of_a_vmamba_is_a_vmamba():
+    backbone = swap(mask_rcnn(), dict(base='tiny-s1l8', depths=[1, 1, 1, 1]), pretrained=None).model.backbone
+    assert backbone.type == 'VMamba'
 
 
 def test_recipe():
@@ -338,7 +352,7 @@ BAD = [
     (lambda cfg: cfg.model.neck.update(in_channels=[1, 2]), 'tiny', r'model.neck.in_channels is \[1, 2\].*by hand'),
     (lambda cfg: cfg.model.backbone.update(depth=51), 'tiny', 'model.backbone of the given config does not work'),
     (lambda cfg: cfg.model.backbone.update(type='Nothing'), 'tiny', 'model.backbone.*Nothing'),
-    (lambda cfg: cfg.model.backbone.update(type='MSVMamba'), 'tiny', 'an MSVMamba already'),
+    (lambda cfg: cfg.model.backbone.update(type='MSVMamba'), 'tiny', 'is MSVMamba already'),
     (lambda cfg: cfg.model.roi_head.update(type='TridentRoIHead'), 'tiny', 'model.roi_head is a.*three branches'),
     (lambda cfg: cfg.model.neck.update(type='RFP'), 'tiny', 'model.neck is a RFP'),
     (lambda cfg: None, dict(base='tiny', depths=[1, 1, 1, 1]), 'no published weights for arch'),
