@@ -32,11 +32,11 @@ val_dataloader = dict(batch_size=128, dataset=dict(type='ImageNetFolders', data_
 test_dataloader = val_dataloader
 
 # The published runs decay every parameter but those with one dimension. The skip weights D had one there; here they
-# have a second, for the group of routes.
+# have a second, for the group of routes. '.D' finds them in the two scans of a cascade, too.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    paramwise_cfg=dict(flat_decay_mult=0.0, custom_keys={'scan.D': dict(decay_mult=0.0)}),
+    paramwise_cfg=dict(flat_decay_mult=0.0, custom_keys={'.D': dict(decay_mult=0.0)}),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [

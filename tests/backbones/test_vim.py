@@ -309,6 +309,20 @@ def test_drop_path_rises_linearly_over_the_blocks():
     assert [block.drop_path.drop_prob for block in part.blocks] == rates[:4]
 
 
+@torch.no_grad()
+def test_dropped_paths_leave_the_stream_as_it_was():
+    """Nearly all are dropped but the first block's: samples then are what a model of that block gives."""
+    model = small(out_type='mean').train()
+    for block in model.blocks[1:]:
+        block.drop_path.drop_prob = 0.999
+    x = image(4, 3, 32, 48)
+    dropped = model(x)[0]
+    first = small(out_type='mean')
+    first.blocks = first.blocks[:1]
+    torch.testing.assert_close(dropped, first(x)[0])
+    assert not torch.allclose(model.eval()(x)[0], dropped, atol=1e-3)
+
+
 @pytest.mark.parametrize('out_type', ['pyramid', 'mean'])
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
 def test_frozen_stages(frozen_stages, out_type):

@@ -66,3 +66,20 @@ def test_norms_that_are_named_so_upstream_are_spared(arch, recipe, bases_found_o
         spared = {'norm' in source for source in sources}
         assert {decay[id(parameter)] == 0} == spared, f'{name}, published as {sources}'
     assert len(decay) == len(origins(arch))
+
+
+@pytest.mark.parametrize(
+    'name', ['msvmamba_n', 'vmamba_t_v0', 'ablation_scan_cascade', 'ablation_full2_half2', 'vim_t']
+)
+def test_skip_weights_are_spared_wherever_their_scan_is(name, bases_found_once):
+    """A cascade has its scans one level deeper than other mixers."""
+    cfg = Config.fromfile(CONFIGS / f'{name}_in1k.py')
+    with torch.device('meta'):
+        model = nn.ModuleDict(dict(backbone=MODELS.build(cfg.model.backbone)))
+    settings = cfg.optim_wrapper.copy()
+    paramwise = settings.pop('paramwise_cfg')
+    groups = DefaultOptimWrapperConstructor(settings, paramwise)(model).optimizer.param_groups
+    decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    scanned = {key: decay[id(p)] for key, p in model.named_parameters() if key.endswith(('.D', '.A_log'))}
+    assert {key.rpartition('.')[2] for key in scanned} == {'D', 'A_log'}
+    assert all((value == 0) == key.endswith('.D') for key, value in scanned.items()), scanned

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mmmsvmamba.kernels import Route
-from mmmsvmamba.layers import ScanMixer
+from mmmsvmamba.layers import RouteScan, ScanMixer
 
 ROW, COLUMN, ROW_REVERSED, COLUMN_REVERSED = Route.ROW, Route.COLUMN, Route.ROW_REVERSED, Route.COLUMN_REVERSED
 RELEASED = dict(full_routes=[(ROW,)], half_routes=[(ROW_REVERSED, COLUMN, COLUMN_REVERSED)])
@@ -194,3 +194,14 @@ def test_cascade_equals_its_definition(size, merge):
     gate = x @ mixer.gate_proj.weight.t()
     expected = norm(y, mixer.norm) * gate * gate.sigmoid() @ mixer.out_proj.weight.t()
     torch.testing.assert_close(mixer(x), expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize('cascade', [False, True])
+def test_the_initialisation_reaches_every_scan(cascade):
+    mixer = make(**(dict(full_routes=[], half_routes=[], cascade=True) if cascade else {}), ssm_init='uniform')
+    scans = [module for module in mixer.modules() if isinstance(module, RouteScan)]
+    assert len(scans) == 2
+    for scan in scans:
+        scan.reset_parameters()
+        assert scan.init == 'uniform' and (scan.A_log == 0).all() and (scan.D == 1).all()
+        assert scan.dt_weight.min() >= 0 and 0 <= scan.dt_bias.min() < scan.dt_bias.max() < 0.1
