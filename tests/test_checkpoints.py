@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmmsvmamba import MSVMamba
+from mmmsvmamba import MSVMamba, Vim
 from mmmsvmamba.checkpoints import CheckpointError, convert_official, recognise_family
 
 pytestmark = published.needs_reference
@@ -156,7 +156,15 @@ def test_wrappers_prefixes_and_old_names(dress, target):
     assert_same(convert_official(dress(weights), target), convert_official(weights, target))
 
 
-@pytest.mark.parametrize('arch, reported, other', [('nano', 'model', 'model_ema'), ('tiny-v3', 'model_ema', 'model')])
+@pytest.mark.parametrize(
+    'arch, reported, other',
+    [
+        ('nano', 'model', 'model_ema'),
+        ('tiny-v3', 'model_ema', 'model'),
+        ('tiny-v0', 'model', 'model_ema'),
+        ('tiny-s1l8', 'model', 'model_ema'),
+    ],
+)
 def test_the_reported_weights_are_taken(arch, reported, other, log):
     first, second = official(arch, seed=1), official(arch, seed=2)
     given = {reported: first, other: second, 'epoch': 1}
@@ -355,6 +363,16 @@ def test_weights_of_the_other_family_are_refused():
     with pytest.raises(CheckpointError, match='missing') as error:
         shallow('tiny').load_state_dict(official('tiny-v3'))
     assert 'unexpected' in str(error.value)
+
+
+def test_weights_of_this_package_in_another_class():
+    vim = Vim(dict(base='tiny', depth=4, embed_dims=32))
+    with pytest.raises(CheckpointError, match='These are weights of MSVMamba or VMamba: set type'):
+        vim.load_state_dict(shallow().state_dict())
+    with pytest.raises(CheckpointError, match='These are weights of Vim: set type'):
+        shallow().load_state_dict(vim.state_dict())
+    with pytest.raises(CheckpointError, match='belongs to this architecture'):
+        shallow().load_state_dict(shallow('micro').state_dict())
 
 
 def test_weights_of_a_deeper_or_shallower_model_are_refused():

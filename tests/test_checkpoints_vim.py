@@ -155,6 +155,11 @@ def test_a_classifier_file_leaves_pyramid_and_norms_and_says_so(log):
     assert any('dropped the classifier' in message for message in log)
 
 
+def test_a_key_too_many_in_the_last_block_is_refused():
+    with pytest.raises(CheckpointError, match=r'1 unexpected: blocks\.1\.mixer\.extra'):
+        shallow(**MAPS).load_state_dict({**shallow(**MAPS).state_dict(), 'blocks.1.mixer.extra': torch.zeros(1)})
+
+
 def test_nothing_is_logged_when_a_file_of_this_package_fits(log):
     shallow(**MAPS).load_state_dict(shallow(**MAPS).state_dict())
     assert not log

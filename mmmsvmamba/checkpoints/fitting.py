@@ -113,9 +113,7 @@ def settle(
         if key in own and value.shape != own[key].shape
     ]
     if missing or unexpected or misshaped:
-        hint = ''
-        if family is not None and (backbone := FAMILIES[family].backbone) != type(module).__name__:
-            hint = f"These are weights of {backbone}: load them with type='{backbone}'."
+        hint = _other_class(module, given, family)
         raise CheckpointError(misfit(module, prefix, missing, unexpected, misshaped, bool(given), hint))
     if fresh:
         log(f'the file has no {_parts(fresh)}: left at initialisation')
@@ -126,6 +124,20 @@ def settle(
     state_dict.update({prefix + key: value for key, value in fitting.items()})
     for key in fresh:
         state_dict[prefix + key] = own[key]
+
+
+def _other_class(module: nn.Module, given: Iterable[str], family: str | None) -> str:
+    """What to say of weights of another class of backbone; nothing of those of this one."""
+    if family is not None:
+        backbone = FAMILIES[family].backbone
+        other = backbone != type(module).__name__
+        return f"These are weights of {backbone}: load them with type='{backbone}'." if other else ''
+    # of our own names, those that no backbone of the other kind has
+    kinds = {key.split('.')[0] for key in given} & {'stages', 'blocks'}
+    own = {name.split('.')[0] for name, _ in module.named_children()} & {'stages', 'blocks'}
+    if kinds and own and not kinds & own:
+        return f'These are weights of {"MSVMamba or VMamba" if "stages" in kinds else "Vim"}: set type accordingly.'
+    return ''
 
 
 def _beyond(key: str, last: int) -> bool:

@@ -22,7 +22,8 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: Likewise, with `layer_decay_rate`, a number in (0, 1].
 
     Raises:
-        UserError: No `layer_decay_rate`, or one out of range; a model whose `backbone` does not know its layers.
+        UserError: No `layer_decay_rate`, or one out of range; no learning rate; a model whose `backbone` does not know
+            its layers.
 
     Example:
         optim_wrapper = dict(
@@ -40,6 +41,9 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 f'optim_wrapper.paramwise_cfg.layer_decay_rate must be a number in (0, 1], such as 0.9, got '
                 f'{self.layer_decay_rate!r}'
             )
+
+        if self.base_lr is None:
+            raise UserError('optim_wrapper.optimizer.lr must be given: the rates of the layers are fractions of it')
 
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: int | float | None = None

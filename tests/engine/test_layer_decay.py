@@ -73,3 +73,13 @@ def test_a_rate_that_is_none(vim, rate):
 def test_a_model_without_layers():
     with pytest.raises(UserError, match='`get_layer_depth`; Model has Identity'):
         groups(Model(nn.Identity()), layer_decay_rate=0.5)
+
+
+def test_an_optimizer_without_a_learning_rate(vim):
+    settings = dict(
+        optimizer=dict(type='AdamW'),
+        constructor='BackboneLayerDecayConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    with pytest.raises(UserError, match='optimizer.lr must be given'):
+        build_optim_wrapper(vim, settings)
