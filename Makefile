@@ -1,6 +1,7 @@
 # make env    set-up only: .venv with the locked packages, mmcv's ops compiled, this package editable
 # make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
-# make test   the whole test suite
+# make test   the test suite, about ten minutes on two cores
+# make test-slow   the tests that take longest and change least: the guides line by line, two dozen configs of the libraries, benchmarks
 # make env-originals   .venv-originals with torch 2.1.2 and the original OpenMMLab packages, as most existing projects have them
 # make test-originals  the whole test suite there
 # make lint   ruff
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 # The folder of the second environment, which has the original packages.
 ORIGINALS ?= .venv-originals
 
-.PHONY: env demo test env-originals test-originals lint kernels-full bench clean
+.PHONY: env demo test test-slow env-originals test-originals lint kernels-full bench clean
 
 # $(call environment,FOLDER,SUFFIX): an environment from requirements/build-SUFFIX.txt and requirements/lock-SUFFIX.txt
 define environment
@@ -50,11 +51,17 @@ $(ORIGINALS)/.ready: requirements/build-originals-py311.txt requirements/lock-or
 demo: env
 	$(BIN)/python tools/demo.py
 
+# A process takes a file at a time, in the order that tests/conftest.py gives them.
+PYTEST := -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m 'not slow'
+
+test-slow: env
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
 
 test-originals: env-originals
-	OMP_NUM_THREADS=1 $(ORIGINALS)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(ORIGINALS)/bin/python $(PYTEST)
 
 lint: env
 	$(BIN)/ruff check .

@@ -131,6 +131,7 @@ def triton():
     return pytest.importorskip('triton', floor, reason='the Triton kernels are tested where Triton is installed')
 
 
+@pytest.mark.slow
 def test_every_check_passes_in_the_interpreter(tmp_path, triton):
     out = tmp_path / 'out.json'
     done = run(ALL, tmp_path, '--device', 'cpu', '--tiny', '--seconds', 3000, '--out', out)

@@ -48,6 +48,7 @@ def config(tmp_path):
     return str(file)
 
 
+@pytest.mark.slow
 def test_ours_stays_at_the_largest_scale_and_stock_does_not(config, tmp_path, capsys):
     out = tmp_path / 'tta.json'
     tta_memory.main(['--config', config, '--sizes', '256x512', '--threads', '1', '--out', str(out)])

@@ -23,6 +23,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf'```{language}\n(.*?)```', text, re.S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'title, name, checkpoint',
     [

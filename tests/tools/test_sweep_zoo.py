@@ -9,7 +9,7 @@ from tiny_data import REPOSITORY
 
 SAMPLE = [
     'mmdet/atss/atss_r50_fpn_1x_coco.py',
-    'mmdet/faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py',
+    'mmdet/gfl/gfl_r50_fpn_1x_coco.py',
     'mmdet/retinanet/retinanet_r18_fpn_1x_coco.py',
     'mmdet/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'mmdet/hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py',
@@ -50,6 +50,7 @@ def test_two_dozen():
     assert len(set(SAMPLE)) == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SAMPLE)
 def test_model_builds_predicts_and_learns(name, tools, tmp_path, monkeypatch):
     sweep, trial = tools['sweep_zoo'], tools['zoo_trial']
