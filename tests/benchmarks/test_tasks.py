@@ -11,7 +11,6 @@ import task_speed
 import tasks
 import torch
 from machine import usable_device
-from memory import Peak
 from registry import WORKLOADS, workload
 
 CPU = torch.device('cpu')
@@ -59,16 +58,6 @@ def test_what_takes_too_long_is_killed():
     with pytest.raises(fresh_process.Failed, match='more than 0.5 s'):
         fresh_process.in_fresh_process(time.sleep, 60, timeout=0.5)
     assert time.perf_counter() - start < 30
-
-
-def test_a_peak_begins_when_it_is_asked_for():
-    earlier = torch.ones(300 * 10**6, dtype=torch.uint8)
-    del earlier
-    peak = Peak(CPU)
-    during = torch.ones(100 * 10**6, dtype=torch.uint8)
-    del during
-    memory = peak.read()
-    assert memory['rss_peak'] - memory['rss_before'] == pytest.approx(100, abs=15)
 
 
 def test_growth_of_a_quadratic_model():

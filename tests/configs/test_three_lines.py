@@ -15,6 +15,8 @@ from tiny_data import run_tool
 
 from mmmsvmamba.datasets.shapes_export import ShapesSpec, export_shapes
 
+pytestmark = pytest.mark.slow
+
 IMPORTS = "custom_imports = dict(imports=['mmmsvmamba'], allow_failed_imports=False)"
 DETECTOR = """
 model = dict(

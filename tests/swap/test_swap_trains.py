@@ -12,6 +12,8 @@ from tiny_data import ade_shapes, shapes  # noqa: F401  fixtures
 from mmmsvmamba import swap_backbone
 from mmmsvmamba.engine.options import read_config
 
+pytestmark = pytest.mark.slow
+
 DETECTORS = {
     'Mask R-CNN': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
