@@ -1,7 +1,7 @@
 # make env    set-up only: .venv with the locked packages, mmcv's ops compiled, this package editable
 # make demo   draws the shapes data set, trains Mask R-CNN with MSVMamba-N on it, evaluates, saves pictures (about 15 minutes on two busy cores)
 # make test   the test suite, about ten minutes on two cores
-# make test-slow   the tests that take longest: trainings of swapped configs, guides line by line, two dozen configs of the libraries, benchmarks
+# make test-slow   the tests that take longest: the Triton kernels interpreted and compiled, trainings of swapped configs, guides line by line, two dozen configs of the libraries, benchmarks
 # make env-originals   .venv-originals with torch 2.1.2 and the original OpenMMLab packages, as most existing projects have them
 # make test-originals  the whole test suite there
 # make lint   ruff

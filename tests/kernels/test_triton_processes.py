@@ -13,6 +13,8 @@ import pytest
 
 from mmmsvmamba.kernels import backend
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = {
     'interpreted': {'TRITON_INTERPRET': '1', 'MMMSVMAMBA_BACKEND': 'triton'},
