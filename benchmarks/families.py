@@ -12,8 +12,7 @@ from torch import nn
 
 from mmmsvmamba import MSVMamba, Vim, VMamba
 
-#: Class -> what makes it return what a classifier takes, and nothing else.
-FAMILIES = {MSVMamba: dict(out_indices=(3,)), VMamba: dict(out_indices=(3,)), Vim: dict(out_type='cls_token')}
+FAMILIES = (MSVMamba, VMamba, Vim)
 YARDSTICK = 'ConvNeXt tiny'
 SIDE = 224
 
@@ -36,8 +35,8 @@ def build(device: torch.device) -> list[Contender]:
         return Contender(name, run, ours=name != YARDSTICK, images=1, about=about)
 
     ours = [
-        contender(f'{family.__name__} {arch}', family(arch, **options))
-        for family, options in FAMILIES.items()
+        contender(f'{family.__name__} {arch}', family(arch, **family.classifier_options))
+        for family in FAMILIES
         for arch in family.arch_settings
     ]
     return [*ours, contender(YARDSTICK, ConvNeXt('tiny'))]

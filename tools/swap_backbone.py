@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mmmsvmamba.engine.errors import UserError
 from mmmsvmamba.engine.options import read_config
-from mmmsvmamba.swap import BACKBONES, Change, swap_with_changes
+from mmmsvmamba.swap import BACKBONES, Change, backbone_class, swap_with_changes
 
 ARCHS = [arch for kind in BACKBONES for arch in kind.arch_settings]
 STYLES = {'#': 'dim', '-': 'red', '+': 'green'}
@@ -28,7 +28,8 @@ STYLES = {'#': 'dim', '-': 'red', '+': 'green'}
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        out = Path(args.out or f'{Path(args.config.rpartition("::")[2]).stem}_{_family(args.arch)}_{args.arch}.py')
+        family = backbone_class(args.arch).__name__.lower()
+        out = Path(args.out or f'{Path(args.config.rpartition("::")[2]).stem}_{family}_{args.arch}.py')
         _check_writable(out, args.force)
         pretrained = None if args.from_scratch else args.pretrained or 'published'
         if args.pretrained and '://' not in args.pretrained:
@@ -60,10 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--drop-path-rate', type=float, metavar='RATE', help="default: the published detectors'")
     parser.add_argument('--recipe', action='store_true', help="take the published recipe's optimizer as well")
     return parser
-
-
-def _family(arch: str) -> str:
-    return next((kind.__name__.lower() for kind in BACKBONES if arch in kind.arch_settings), 'backbone')
 
 
 def _existing(path: str) -> Path:

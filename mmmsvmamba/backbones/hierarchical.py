@@ -144,29 +144,18 @@ class HierarchicalBackbone(Backbone):
         norms = [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
         return [self.stem, *self.stages[: self.frozen_stages], *norms]
 
-    def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's
-        LearningRateDecayOptimWrapperConstructor asks for it.
+    def _num_blocks(self) -> int:
+        return sum(self.arch.depths)
 
-        Args:
-            param_name: Full name of the parameter.
-            prefix: Name of this backbone in the model.
-
-        Returns:
-            Layer of the parameter (0: stem, k: k-th block of all stages; a downsampling layer belongs to the block
-            before it; norms of the outputs and everything outside: last) and the number of layers.
-        """
-        num_layers = sum(self.arch.depths) + 2
-        if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        parts = param_name[len(prefix) :].split('.')
+    def _layer(self, parts: Sequence[str]) -> int | None:
+        """A step to the next stage belongs to the block before it."""
         if parts[0] == 'stem':
-            return 0, num_layers
+            return 0
         if parts[0] != 'stages':
-            return num_layers - 1, num_layers
+            return None
         stage = int(parts[1])
         block = int(parts[3]) if parts[2] == 'blocks' else self.arch.depths[stage] - 1
-        return sum(self.arch.depths[:stage]) + block + 1, num_layers
+        return sum(self.arch.depths[:stage]) + block + 1
 
 
 def _block(spec: Arch, dim: int, drop_path_rate: float, eps: float) -> ScanBlock:

@@ -241,27 +241,13 @@ class Vim(Backbone):
         ]
         return [self.patch_embed, *tokens, *self.blocks[: self.frozen_stages], *norms]
 
-    def get_layer_depth(self, param_name: str, prefix: str = 'backbone.') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's
-        LearningRateDecayOptimWrapperConstructor asks for it.
+    def _num_blocks(self) -> int:
+        return self.arch.depth
 
-        Args:
-            param_name: Full name of the parameter.
-            prefix: Name of this backbone in the model.
-
-        Returns:
-            Layer of the parameter (0: patch embedding, class tokens and position embeddings, k: k-th block; norms of
-            the outputs, the pyramid and everything outside: last) and the number of layers.
-        """
-        num_layers = self.arch.depth + 2
-        if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        parts = param_name[len(prefix) :].split('.')
+    def _layer(self, parts: Sequence[str]) -> int | None:
         if parts[0] in ('patch_embed', 'cls_token', 'pos_embed'):
-            return 0, num_layers
-        if parts[0] == 'blocks':
-            return int(parts[1]) + 1, num_layers
-        return num_layers - 1, num_layers
+            return 0
+        return int(parts[1]) + 1 if parts[0] == 'blocks' else None
 
 
 def _require(name: str, value: str, known: Sequence[str]) -> None:

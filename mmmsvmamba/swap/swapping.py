@@ -146,7 +146,7 @@ def _dilated(backbone: dict) -> bool:
 
 def _new_backbone(arch: str | Mapping, pretrained: str | None, drop_path_rate: float | None) -> dict[str, Any]:
     published = PUBLISHED.get(arch) if isinstance(arch, str) else None
-    backbone: dict[str, Any] = dict(type=_kind(arch).__name__, arch=arch)
+    backbone: dict[str, Any] = dict(type=backbone_class(arch).__name__, arch=arch)
     if drop_path_rate is None:
         drop_path_rate = published.drop_path_rate if published else 0.0
     backbone['drop_path_rate'] = drop_path_rate
@@ -165,13 +165,17 @@ def _new_backbone(arch: str | Mapping, pretrained: str | None, drop_path_rate: f
     return backbone
 
 
-def _kind(arch: str | Mapping) -> type[HierarchicalBackbone]:
-    """The class that has an architecture."""
+def backbone_class(arch: str | Mapping) -> type[HierarchicalBackbone]:
+    """The class that has an architecture.
+
+    Raises:
+        UserError: None has it; lists the known ones.
+    """
     name = arch.get('base') if isinstance(arch, Mapping) else arch
     kind = next((kind for kind in BACKBONES if name in kind.arch_settings), None)
     if kind is None and name is not None:
         known = '; '.join(f'{kind.__name__}: {", ".join(kind.arch_settings)}' for kind in BACKBONES)
-        close = hint(str(name), [known for kind in BACKBONES for known in kind.arch_settings])
+        close = hint(str(name), [name for kind in BACKBONES for name in kind.arch_settings])
         raise UserError(f'unknown arch {name!r}{close}; known are {known}')
     return kind or MSVMamba
 
@@ -179,7 +183,7 @@ def _kind(arch: str | Mapping) -> type[HierarchicalBackbone]:
 def _maps(backbone: dict) -> list[FeatureMap]:
     options = {key: value for key, value in backbone.items() if key not in ('type', 'init_cfg')}
     with torch.device('meta'):
-        info = _kind(backbone['arch'])(**options).feature_info
+        info = backbone_class(backbone['arch'])(**options).feature_info
     return [FeatureMap(i['num_chs'], i['reduction']) for i in info]
 
 
