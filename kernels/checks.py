@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -19,27 +21,31 @@ def check_states(d_state: int) -> None:
 
 
 def check_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(x.shape) != shape:
+    if x.shape != shape:
         raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(x.shape)}')
 
 
 def check_dtypes(**tensors: Tensor | None) -> None:
-    u = tensors['u']
+    device = tensors['u'].device
     for name, x in tensors.items():
         if x is None:
             continue
         if x.dtype not in _DTYPES:
             known = ', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)
             raise ValueError(f'{name} has dtype {x.dtype}; the scan takes {known}')
-        if x.device != u.device:
-            raise ValueError(f'{name} is on {x.device}, but u is on {u.device}; move all inputs to one device')
+        if x.device != device:
+            raise ValueError(f'{name} is on {x.device}, but u is on {device}; move all inputs to one device')
 
 
 def check_no_float64(**tensors: Tensor | None) -> None:
     """The Triton kernels compute in float32."""
     for name, x in tensors.items():
         if x is not None and x.dtype == torch.float64:
-            raise ValueError(
-                f'{name} has dtype torch.float64; the Triton kernels take float32, float16 and bfloat16. Set '
-                'MMMSVMAMBA_BACKEND=torch to run the algorithm of the CPU path on this device'
-            )
+            refuse_float64(name)
+
+
+def refuse_float64(name: str) -> NoReturn:
+    raise ValueError(
+        f'{name} has dtype torch.float64; the Triton kernels take float32, float16 and bfloat16. Set '
+        'MMMSVMAMBA_BACKEND=torch to run the algorithm of the CPU path on this device'
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import backend
-from .checks import check_no_float64
+from .checks import refuse_float64
 from .library import define
 
 
@@ -108,15 +108,18 @@ def fuse(
     operator = define(name, f'({arguments}) -> {result}', kernel, fake, setup, autograd)
 
     def call(*args):
-        if not _on_triton(args[0].device):
+        device, float64 = args[0].device, None
+        for other, x in zip(tensors, args, strict=False):
+            if x is None:
+                continue
+            if x.device != device:
+                raise ValueError(f'{other} is on {x.device}, but the map is on {device}; move all to one device')
+            if x.dtype == torch.float64:
+                float64 = float64 or other
+        if not _on_triton(device):
             return formula(*args)
-        given = dict(zip(tensors, args, strict=False))
-        check_no_float64(**given)
-        for other, x in given.items():
-            if x is not None and x.device != args[0].device:
-                raise ValueError(
-                    f'{other} is on {x.device}, but the map is on {args[0].device}; move all to one device'
-                )
+        if float64:
+            refuse_float64(float64)
         check(*args)
         return operator(*args)
 

@@ -1,14 +1,20 @@
-"""Makes operators out of functions, on torch releases with and without torch.library.custom_op.
+"""Makes operators out of functions, on torch releases with and without torch.library.register_autograd.
 
-It came with torch 2.4. Below it an operator becomes a torch.autograd.Function: eager mode and meta tensors see no
-difference, but torch.compile cannot trace it.
+It came, as custom_op did, with torch 2.4. Below it an operator becomes a torch.autograd.Function: eager mode and meta
+tensors see no difference, but torch.compile cannot trace it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
+
+NAMESPACE = 'mmmsvmamba'
+
+# custom_op registers the same, and adds checks to every call that take as long as the launch of a kernel
+_LIBRARY = torch.library.Library(NAMESPACE, 'FRAGMENT') if hasattr(torch.library, 'custom_op') else None
 
 
 def define(
@@ -19,22 +25,56 @@ def define(
     setup_context: Callable | None = None,
     backward: Callable | None = None,
 ) -> Callable:
-    """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it."""
+    """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it.
+
+    What `kernel` returns must be new tensors, never its arguments nor views of them.
+    """
+    if _LIBRARY is None:
+        return _function(name, kernel, fake, setup_context, backward)
+    qualified = f'{NAMESPACE}::{name}'
+    _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _LIBRARY.impl(name, _without_autocast(kernel), 'CompositeExplicitAutograd')
+    torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_LIBRARY)
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def _without_autocast(kernel: Callable) -> Callable:
+    """The operator keeps its own precision: matrix products and sums inside must not follow the caller's autocast."""
+
+    def keep_precision(*args):
+        kind = args[0].device.type
+        if not torch.is_autocast_enabled(kind):
+            return kernel(*args)
+        torch.set_autocast_enabled(kind, False)
+        try:
+            return kernel(*args)
+        finally:
+            torch.set_autocast_enabled(kind, True)
+
+    opaque = None
 
     def run(*args):
-        # the operator keeps its own precision: matrix products inside must not follow the caller's autocast
+        nonlocal opaque
+        # a call from a function that torch.compile runs in parts must not be compiled in its turn
+        if 'torch._dynamo' not in sys.modules:
+            return keep_precision(*args)
+        if opaque is None:
+            opaque = torch.compiler.disable(keep_precision)
+        return opaque(*args)
+
+    return run
+
+
+def _function(
+    name: str, kernel: Callable, fake: Callable, setup_context: Callable | None, backward: Callable | None
+) -> Callable:
+    def run_or_fake(*args):
+        if args[0].is_meta:
+            return fake(*args)
         with torch.autocast(args[0].device.type, enabled=False):
             return kernel(*args)
-
-    if hasattr(torch.library, 'custom_op'):
-        op = torch.library.custom_op(f'mmmsvmamba::{name}', run, mutates_args=(), schema=schema)
-        op.register_fake(fake)
-        if backward is not None:
-            op.register_autograd(backward, setup_context=setup_context)
-        return op
-
-    def run_or_fake(*args):
-        return (fake if args[0].is_meta else run)(*args)
 
     if backward is None:
         return run_or_fake

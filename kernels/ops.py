@@ -15,7 +15,7 @@ from torch import Tensor
 from . import backend, reference, slab, triton_plan
 from .checks import check_dim, check_dtypes, check_no_float64, check_shape, check_states
 from .library import define
-from .routes import decode_groups
+from .routes import check_groups, decode_groups
 
 
 def selective_scan(
@@ -122,7 +122,7 @@ def scan2d(
     check_states(d_state)
     if len(routes) == 0:
         raise ValueError('routes is empty; name at least one route')
-    decode_groups(routes, group_sizes)
+    check_groups(routes, group_sizes)
     check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
     rank = channels if dt_weight is None else dt.shape[4]
     check_shape('dt', dt, (batch, height, width, groups, rank))

@@ -15,11 +15,12 @@ For a split, `adjoint_ends` finds what leaves each chunk, as `scan_forward` does
 import triton
 import triton.language as tl
 
-from .triton_forward import SIZES
+from .triton_forward import SCALARS, SIZES
 from .triton_math import (
     LN2,
     LOG2E,
     exp2,
+    lane_offsets,
     load_channels,
     load_columns,
     load_parameter,
@@ -33,7 +34,7 @@ from .triton_math import (
 )
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SCALARS)
 def adjoint_ends(
     DT,
     DT_WEIGHT,
@@ -68,8 +69,10 @@ def adjoint_ends(
     N: tl.constexpr,
     RANK: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    FAST: tl.constexpr,
     WIDE: tl.constexpr,
+    UNIT: tl.constexpr,
+    STEP: tl.constexpr,
+    FAST: tl.constexpr,
     BD: tl.constexpr,
     TILE: tl.constexpr,
     KEEP: tl.constexpr,
@@ -84,6 +87,7 @@ def adjoint_ends(
     d = tl.program_id(2) * BD + tl.arange(0, BD)
     d_in = d < channels
     lane = d.to(tl.int64) if WIDE else d
+    dt_lane, y_lane = lane_offsets(lane, dt_d, UNIT), lane_offsets(lane, y_d, UNIT)
     pixels = height * width
 
     bias = load_parameter(DT_BIAS, g, channels, d, d_in)
@@ -91,7 +95,7 @@ def adjoint_ends(
     weights = ()
     if RANK > 0:
         weights = load_columns(DT_WEIGHT, g, channels, d, d_in, RANK)
-    dt_row = DT + b64 * dt_b + g64 * dt_g
+    dt_row = DT + (b64 * dt_b + g64 * dt_g) * (STEP if RANK == 0 else 1)
     c_row = C + b64 * c_b + g64 * c_g
     decays = ()
     for n in tl.static_range(N):
@@ -106,16 +110,16 @@ def adjoint_ends(
         route = j // blocks
         k = g * routes + route
         start = (j - route * blocks) * KEEP
-        grad_row = GRAD + b64 * y_b + k.to(tl.int64) * y_k
+        grad_row = GRAD + (b64 * y_b + k.to(tl.int64) * y_k) * STEP
         tiles = tl.cdiv(tl.minimum(pixels - start, KEEP), TILE) if TILE < KEEP else 1
         for tile in range(tiles):
             r = start + (tiles - 1 - tile) * TILE
             left = pixels - r
             ps = tile_pixels((codes >> tl.minimum(2 * k, 30)) & 3, r, height, width, TILE, WIDE)
-            grads = load_channels(grad_row, ps, left, y_p, lane, y_d, d_in, TILE)
+            grads = load_channels(grad_row, ps, left, y_p, y_lane, d_in, TILE, STEP)
             dts, lows = (), ()
             if RANK == 0:
-                dts = load_channels(dt_row, ps, left, dt_p, lane, dt_d, d_in, TILE)
+                dts = load_channels(dt_row, ps, left, dt_p, dt_lane, d_in, TILE, STEP)
             else:
                 lows = load_scalars(dt_row, ps, left, dt_p, dt_d, TILE, RANK)
             cs = load_scalars(c_row, ps, left, c_p, c_n, TILE, N)
@@ -134,7 +138,7 @@ def adjoint_ends(
     store_state(ADJOINTS + slot * N * channels, adjoint, channels, d, d_in, N)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SCALARS)
 def scan_backward(
     U,
     DT,
@@ -150,11 +154,8 @@ def scan_backward(
     SCRATCH,
     DU,
     DDT,
-    B_PARTS,
-    C_PARTS,
-    A_PARTS,
-    BIAS_PARTS,
-    SKIP_PARTS,
+    BY_TOKEN,
+    BY_CHUNK,
     u_b,
     u_p,
     u_g,
@@ -192,8 +193,10 @@ def scan_backward(
     N: tl.constexpr,
     RANK: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    FAST: tl.constexpr,
     WIDE: tl.constexpr,
+    UNIT: tl.constexpr,
+    STEP: tl.constexpr,
+    FAST: tl.constexpr,
     BD: tl.constexpr,
     TILE: tl.constexpr,
     KEEP: tl.constexpr,
@@ -205,13 +208,12 @@ def scan_backward(
 
     Args:
         STATES: What `scan_forward` kept.
-        ADJOINTS: What enters the chunks from behind, (batch · groups, chunks, N, D), or None.
+        ADJOINTS: What enters the chunks from behind, (batch · groups, chunks, N, D); that of the last is never read.
         SCRATCH: (batch · groups, chunks, KEEP // TILE, N, D), or None where KEEP = TILE.
         DU: By strides.
         DDT: Gradient of dt as it is after the projection, contiguous (batch, P, K, D), any dtype.
-        B_PARTS, C_PARTS: (blocks of channels, batch, P, K, N).
-        A_PARTS: (batch · groups, chunks, N, D).
-        BIAS_PARTS, SKIP_PARTS: (batch · groups, chunks, D), or None.
+        BY_TOKEN: Partial sums of dB, then of dC, (2, blocks of channels, batch, P, K, N).
+        BY_CHUNK: Partial sums of dA, N rows, of dbias and of dskip, (batch · groups, chunks, N + 2, D).
     """
     bg, c = tl.program_id(0), tl.program_id(1)
     b, g = bg // groups, bg % groups
@@ -219,6 +221,8 @@ def scan_backward(
     d = tl.program_id(2) * BD + tl.arange(0, BD)
     d_in = d < channels
     lane = d.to(tl.int64) if WIDE else d
+    u_lane, dt_lane = lane_offsets(lane, u_d, UNIT), lane_offsets(lane, dt_d, UNIT)
+    y_lane, du_lane = lane_offsets(lane, y_d, UNIT), lane_offsets(lane, du_d, UNIT)
     pixels = height * width
 
     bias = load_parameter(DT_BIAS, g, channels, d, d_in)
@@ -232,22 +236,19 @@ def scan_backward(
     if RANK > 0:
         weights = load_columns(DT_WEIGHT, g, channels, d, d_in, RANK)
 
-    u_row = U + b64 * u_b + g64 * u_g
-    dt_row = DT + b64 * dt_b + g64 * dt_g
+    u_row = U + (b64 * u_b + g64 * u_g) * STEP
+    dt_row = DT + (b64 * dt_b + g64 * dt_g) * (STEP if RANK == 0 else 1)
     b_row = B + b64 * b_b + g64 * b_g
     c_row = C + b64 * c_b + g64 * c_g
     maps = groups * routes
     ddt_row = DDT + b64 * pixels * maps * channels
-    part = (tl.program_id(2).to(tl.int64) * batch + b) * pixels * maps * N
-    b_part = B_PARTS + part
-    c_part = C_PARTS + part
+    image = pixels.to(tl.int64) * maps * N
+    b_part = BY_TOKEN + (tl.program_id(2) * batch + b) * image
+    c_part = b_part + tl.num_programs(2) * batch * image
 
     slot = bg.to(tl.int64) * chunks + c
-    if ADJOINTS is None:
-        adjoint = zero_state(BD, N)
-    else:
-        behind = tl.where(c < chunks - 1, d_in, False)
-        adjoint = load_state(ADJOINTS + slot * N * channels, channels, d, behind, N)
+    behind = tl.where(c < chunks - 1, d_in, False)
+    adjoint = load_state(ADJOINTS + slot * N * channels, channels, d, behind, N)
     dA = zero_state(BD, N)
     d_bias = tl.zeros([BD], tl.float32)
     d_skip = tl.zeros([BD], tl.float32)
@@ -260,8 +261,8 @@ def scan_backward(
         k = g * routes + route
         code = (codes >> tl.minimum(2 * k, 30)) & 3
         start = (j - route * blocks) * KEEP
-        grad_row = GRAD + b64 * y_b + k.to(tl.int64) * y_k
-        du_row = DU + b64 * du_b + k.to(tl.int64) * du_k
+        grad_row = GRAD + (b64 * y_b + k.to(tl.int64) * y_k) * STEP
+        du_row = DU + (b64 * du_b + k.to(tl.int64) * du_k) * STEP
         kept = STATES + ((g64 * routes * blocks + j) * batch + b) * d_state * channels
         entry = load_state(kept, channels, d, d_in, N)
 
@@ -274,10 +275,10 @@ def scan_backward(
                 store_state(noted, h, channels, d, d_in, N)
                 left = pixels - start - tile * TILE
                 ps = tile_pixels(code, start + tile * TILE, height, width, TILE, WIDE)
-                us = load_channels(u_row, ps, left, u_p, lane, u_d, d_in, TILE)
+                us = load_channels(u_row, ps, left, u_p, u_lane, d_in, TILE, STEP)
                 dts, lows = (), ()
                 if RANK == 0:
-                    dts = load_channels(dt_row, ps, left, dt_p, lane, dt_d, d_in, TILE)
+                    dts = load_channels(dt_row, ps, left, dt_p, dt_lane, d_in, TILE, STEP)
                 else:
                     lows = load_scalars(dt_row, ps, left, dt_p, dt_d, TILE, RANK)
                 bs = load_scalars(b_row, ps, left, b_p, b_n, TILE, N)
@@ -300,11 +301,11 @@ def scan_backward(
                 hs = load_state(noted, channels, d, d_in, N)
             left = pixels - r
             ps = tile_pixels(code, r, height, width, TILE, WIDE)
-            us = load_channels(u_row, ps, left, u_p, lane, u_d, d_in, TILE)
-            grads = load_channels(grad_row, ps, left, y_p, lane, y_d, d_in, TILE)
+            us = load_channels(u_row, ps, left, u_p, u_lane, d_in, TILE, STEP)
+            grads = load_channels(grad_row, ps, left, y_p, y_lane, d_in, TILE, STEP)
             dts, lows = (), ()
             if RANK == 0:
-                dts = load_channels(dt_row, ps, left, dt_p, lane, dt_d, d_in, TILE)
+                dts = load_channels(dt_row, ps, left, dt_p, dt_lane, d_in, TILE, STEP)
             else:
                 lows = load_scalars(dt_row, ps, left, dt_p, dt_d, TILE, RANK)
             bs = load_scalars(b_row, ps, left, b_p, b_n, TILE, N)
@@ -344,7 +345,11 @@ def scan_backward(
                     tl.store(c_part + (row * N + n), tl.sum(dy * hs[(TILE - s) * N + n], axis=0), mask=valid)
                 adjoint = new
                 dA = new_dA
-                tl.store(du_row + (ps[TILE - 1 - s] * du_p + lane * du_d), d_input * step + skip * dy, mask=lanes)
+                tl.store(
+                    du_row + (ps[TILE - 1 - s] * du_p * STEP + du_lane),
+                    d_input * step + skip * dy,
+                    mask=lanes,
+                )
                 d_raw = d_step * LN2 + d_input * u
                 if SOFTPLUS:
                     # the derivative of softplus is exp(x - softplus(x))
@@ -356,8 +361,7 @@ def scan_backward(
         if TILE < KEEP:
             tl.debug_barrier()
 
-    store_state(A_PARTS + slot * N * channels, dA, channels, d, d_in, N)
-    if BIAS_PARTS is not None:
-        tl.store(BIAS_PARTS + slot * channels + d, d_bias, mask=d_in)
-    if SKIP_PARTS is not None:
-        tl.store(SKIP_PARTS + slot * channels + d, d_skip, mask=d_in)
+    by_chunk = BY_CHUNK + slot * (N + 2) * channels
+    store_state(by_chunk, dA, channels, d, d_in, N)
+    tl.store(by_chunk + N * channels + d, d_bias, mask=d_in)
+    tl.store(by_chunk + (N + 1) * channels + d, d_skip, mask=d_in)

@@ -4,8 +4,9 @@ A program works on TILE × TILE blocks of 2 × 2 pixels for BD channels: block (
 convolution and, where HALF is its size, pixel (i, j) of the second convolution, of stride 2. The windows of neighbours
 overlap: a program's reads meet in the first cache, those of programs in the second.
 
-Weights are given as (taps, D). With RESIDUAL the map is added to its 3×3 convolution: one more in the middle tap. The
-gradients of the weights are in `triton_depthwise_taps`.
+WEIGHT is (D, 9), as torch stores it: a program reads it once. HALF_WEIGHT is (taps, D): it is read in a loop, row by
+row. With RESIDUAL the map is added to its 3×3 convolution: one more in the middle tap. The gradients of the weights are
+in `triton_depthwise_taps`.
 """
 
 import triton
@@ -18,18 +19,18 @@ SIZES = ['height', 'width', 'half_height', 'half_width']
 @triton.jit
 def activate(z, GELU: tl.constexpr):
     """GELU (the exact one) or SiLU."""
-    if GELU:
-        return 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
-    return z / (1.0 + tl.exp(-z))
+    return 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476)) if GELU else z / (1.0 + tl.exp(-z))
 
 
 @triton.jit
 def slope(z, GELU: tl.constexpr):
     """The derivative of `activate`."""
     if GELU:
-        return 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
-    share = 1.0 / (1.0 + tl.exp(-z))
-    return share * (1.0 + z * (1.0 - share))
+        found = 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
+    else:
+        share = 1.0 / (1.0 + tl.exp(-z))
+        found = share * (1.0 + z * (1.0 - share))
+    return found
 
 
 @triton.jit
@@ -43,11 +44,11 @@ def load_vector(VECTOR, d, d_in):
 
 
 @triton.jit
-def load_taps(WEIGHT, d, d_in, channels, KERNEL: tl.constexpr, RESIDUAL: tl.constexpr):
-    """The weights of a KERNEL × KERNEL convolution as a tuple of vectors over channels."""
+def load_taps(WEIGHT, d, d_in, KERNEL: tl.constexpr, RESIDUAL: tl.constexpr):
+    """The weights (D, KERNEL²) of a convolution as a tuple of vectors over channels."""
     taps = ()
     for t in tl.static_range(KERNEL * KERNEL):
-        tap = tl.load(WEIGHT + t * channels + d, mask=d_in, other=0.0).to(tl.float32)
+        tap = tl.load(WEIGHT + d * (KERNEL * KERNEL) + t, mask=d_in, other=0.0).to(tl.float32)
         if RESIDUAL and t == KERNEL * KERNEL // 2:
             tap += 1.0
         taps = taps + (tap,)
@@ -134,7 +135,7 @@ def depthwise(
                 z += load_pixels(start, 2 * j + (t - HALF // 2), inside, width, channels, d_in) * tap
         start = line(HALF_OUT, image, i, half_height, half_width, channels, d)
         store_pixels(start, activate(z, GELU), j, there, half_width, channels, d_in)
-    taps = load_taps(WEIGHT, d, d_in, channels, 3, RESIDUAL)
+    taps = load_taps(WEIGHT, d, d_in, 3, RESIDUAL)
     bias = load_vector(BIAS, d, d_in)
     window = load_window(X, image, i, j, there, height, width, channels, d, d_in)
     for a in tl.static_range(2):
@@ -179,7 +180,7 @@ def depthwise_input_gradient(
     """
     image, i, j, d, there, d_in = place(half_height, half_width, channels, TILE, BD)
     window = load_window(DZ, image, i, j, there, height, width, channels, d, d_in)
-    taps = load_taps(WEIGHT, d, d_in, channels, 3, RESIDUAL)
+    taps = load_taps(WEIGHT, d, d_in, 3, RESIDUAL)
     # a pixel went into the 3 × 3 pixels around it, into each through the tap of the other side
     dx = ()
     for a in tl.static_range(2):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .triton_depthwise import depthwise, depthwise_input_gradient
 from .triton_depthwise_taps import depthwise_tap_gradients
-from .triton_variant import Variant, on_device
+from .triton_launcher import Launch, planned
+from .triton_variant import Variant, cdiv, on_device
 
 #: Blocks of 2 × 2 pixels on a side of a program's tile, and its channels: a lane of four warps has eight values of
 #: each, and half as many where windows on two gradients would fill its registers.
@@ -47,13 +48,49 @@ def _half_size(x: Tensor) -> tuple[int, int]:
     return (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
 
 
-def _tiles(x: Tensor) -> tuple[int]:
-    down, across = (triton.cdiv(side, _TILE['TILE']) for side in _half_size(x))
-    return (x.shape[0] * down * across * triton.cdiv(x.shape[3], _TILE['BD']),)
+@planned
+def _plan_forward(shape: tuple[int, int, int, int], half: int, gelu: bool, residual: bool) -> Launch:
+    constants = dict(HALF=half, GELU=gelu, RESIDUAL=residual) | _TILE
+    return Launch(depthwise, *_tiled(shape), constants, num_warps=_TILE_WARPS)
+
+
+@planned
+def _plan_input_gradient(shape: tuple[int, int, int, int], half: int, residual: bool) -> Launch:
+    warps = _PAIR_GRADIENT_WARPS if half else _TILE_WARPS
+    constants = dict(HALF=half, RESIDUAL=residual) | _TILE
+    return Launch(depthwise_input_gradient, *_tiled(shape), constants, num_warps=warps)
+
+
+def _tiled(shape: tuple[int, int, int, int]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Grid and sizes of a kernel whose programs work on tiles of a map."""
+    batch, height, width, channels = shape
+    half_height, half_width = (height + 1) // 2, (width + 1) // 2
+    tiles = cdiv(half_height, _TILE['TILE']) * cdiv(half_width, _TILE['TILE'])
+    return (batch * tiles * cdiv(channels, _TILE['BD']), 1, 1), (height, width, half_height, half_width, channels)
+
+
+class _Walks(NamedTuple):
+    programs: int
+    launch: Launch
+
+
+@planned
+def _plan_taps(
+    shape: tuple[int, int, int, int], out_shape: tuple[int, int, int, int], kernel: int, stride: int, activation: tuple
+) -> _Walks:
+    constants = _walk_constants(kernel, stride, *activation)
+    batch, out_height, out_width, channels = out_shape
+    rows, segment = batch * out_height, min(_SEGMENT, out_width)
+    segments, blocks = cdiv(out_width, segment), cdiv(channels, constants['BD'])
+    per = max(1, min(_WALK // segment, rows * segments * blocks // _PROGRAMS))
+    groups = cdiv(rows, per)
+    sizes = *shape[1:3], out_height, out_width, rows, per, segment, channels
+    grid = groups * blocks, segments, 1
+    return _Walks(groups * segments, Launch(depthwise_tap_gradients, grid, sizes, constants, num_warps=1))
 
 
 def _by_tap(weight: Tensor | None) -> Tensor | None:
-    """Weights (D, 1, k, k) as (k², D): a program then reads whole rows of them."""
+    """Weights (D, 1, k, k) as (k², D), for who reads them row by row."""
     return None if weight is None else weight.flatten(1).t().contiguous()
 
 
@@ -74,29 +111,13 @@ def _forward(
     gelu: bool,
     residual: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    out, half_out = _empty(x), None
-    half = 0
+    out, half_out, half = _empty(x), None, 0
     if half_weight is not None:
         half, half_out = half_weight.shape[-1], _empty(x, (x.shape[0], *_half_size(x), x.shape[3]))
     if out.numel():
+        parameters = weight.contiguous(), _dense(bias), _by_tap(half_weight), _dense(half_bias)
         with on_device(x):
-            depthwise[_tiles(x)](
-                x.contiguous(),
-                _by_tap(weight),
-                _dense(bias),
-                _by_tap(half_weight),
-                _dense(half_bias),
-                out,
-                half_out,
-                *x.shape[1:3],
-                *_half_size(x),
-                x.shape[3],
-                HALF=half,
-                GELU=gelu,
-                RESIDUAL=residual,
-                **_TILE,
-                num_warps=_TILE_WARPS,
-            )
+            _plan_forward(x.shape, half, gelu, residual)(x.contiguous(), *parameters, out, half_out)
     return out, half_out
 
 
@@ -105,31 +126,11 @@ def _tap_gradients(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of what goes into the activation, of weight and of bias."""
     kernel = weight.shape[-1]
-    constants = _walk_constants(kernel, stride, gelu, residual)
-    batch, out_height, out_width, channels = grad.shape
-    rows, segment = batch * out_height, min(_SEGMENT, out_width)
-    segments, blocks = triton.cdiv(out_width, segment), triton.cdiv(channels, constants['BD'])
-    per = max(1, min(_WALK // segment, rows * segments * blocks // _PROGRAMS))
-    groups = triton.cdiv(rows, per)
+    plan = _plan_taps(x.shape, grad.shape, kernel, stride, (gelu, residual))
     dz = torch.empty(grad.shape, dtype=x.dtype, device=x.device)
-    parts = torch.empty(groups * segments, kernel * kernel + 1, channels, dtype=torch.float32, device=x.device)
-    depthwise_tap_gradients[(groups * blocks, segments)](
-        x,
-        _by_tap(weight),
-        _dense(bias),
-        grad.contiguous(),
-        dz,
-        parts,
-        *x.shape[1:3],
-        out_height,
-        out_width,
-        rows,
-        per,
-        segment,
-        channels,
-        **constants,
-        num_warps=1,
-    )
+    shape = plan.programs, kernel * kernel + 1, x.shape[3]
+    parts = torch.empty(shape, dtype=torch.float32, device=x.device)
+    plan.launch(x, weight.contiguous(), _dense(bias), grad.contiguous(), dz, parts)
     sums = parts.sum(0)
     return dz, sums[:-1].t().reshape(weight.shape), None if bias is None else sums[-1].clone()
 
@@ -156,20 +157,8 @@ def _backward(
         if half_weight is not None:
             half = half_weight.shape[-1]
             half_dz, *half_gradients = _tap_gradients(x, half_weight, half_bias, half_grad, 2, gelu, False)
-        depthwise_input_gradient[_tiles(x)](
-            dz,
-            half_dz,
-            _by_tap(weight),
-            _by_tap(half_weight),
-            dx,
-            *x.shape[1:3],
-            *_half_size(x),
-            x.shape[3],
-            HALF=half,
-            RESIDUAL=residual,
-            **_TILE,
-            num_warps=_PAIR_GRADIENT_WARPS if half else _TILE_WARPS,
-        )
+        launch = _plan_input_gradient(x.shape, half, residual)
+        launch(dz, half_dz, weight.contiguous(), _by_tap(half_weight), dx)
     return dx, *gradients, *half_gradients
 
 

@@ -74,7 +74,7 @@ def depthwise_tap_gradients(
     blocks = tl.cdiv(channels, BD)
     d = tl.program_id(0) % blocks * BD + tl.arange(0, BD)
     d_in = d < channels
-    taps = load_taps(WEIGHT, d, d_in, channels, KERNEL, RESIDUAL)
+    taps = load_taps(WEIGHT, d, d_in, KERNEL, RESIDUAL)
     bias = load_vector(BIAS, d, d_in)
     sums = ()
     for _ in tl.static_range(KERNEL * KERNEL + 1):

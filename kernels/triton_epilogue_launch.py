@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from . import triton_variant
 from .triton_epilogue import nearest_norm, nearest_norm_backward, norm_sum, norm_sum_backward
-from .triton_variant import Variant, capability, on_device, unspilt
+from .triton_launcher import Launch, planned
+from .triton_variant import Variant, cdiv, on_device, unspilt
 
 #: Elements that a program of four warps holds of a map.
 _TILE = 1024
@@ -39,7 +41,7 @@ class Config:
 
 def config(channels: int) -> Config:
     """The configuration for D channels: a program holds all of a pixel."""
-    padded = triton.next_power_of_2(max(channels, 16))
+    padded = 1 << max(channels - 1, 15).bit_length()
     return Config(min(max(_TILE // padded, 1), 16), padded, 4 * max(padded // _TILE, 1))
 
 
@@ -64,35 +66,70 @@ def _tiles(pixels: int, size: int) -> int:
     return max(1, min(_WALK // size, pixels // (_PROGRAMS * size)))
 
 
-def _parts(programs: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Partial sums of the gradients of weight and bias."""
-    return tuple(torch.empty(programs, x.shape[-1], dtype=torch.float32, device=x.device) for _ in range(2))
+def _parts(programs: int, x: Tensor) -> Tensor:
+    """Memory for partial sums of the gradients of weight and bias."""
+    return torch.empty(2, programs, x.shape[-1], dtype=torch.float32, device=x.device)
+
+
+Shape = tuple[int, ...]
+
+
+@planned
+def _plan_norm_sum(shape: Shape, half_size: Shape, eps: float) -> Launch:
+    """Sums `shape` (B, H, W, routes, D), and a map of `half_size` (h, w)."""
+    batch, height, width, routes, channels = shape
+    cut, pixels = config(channels), batch * height * width
+    sizes = pixels, height, width, *half_size, channels, eps
+    constants = dict(ROUTES=routes) | cut.sizes
+    return Launch(norm_sum, (cdiv(pixels, cut.pixels), 1, 1), sizes, constants, num_warps=cut.warps)
+
+
+class _Walks(NamedTuple):
+    programs: int
+    launch: Launch
+
+
+@planned
+def _plan_norm_sum_backward(
+    shape: Shape, full_size: Shape, eps: float, upsampled: bool, device: torch.device
+) -> _Walks:
+    batch, height, width, routes, channels = shape
+    cut, pixels = config(channels), batch * height * width
+    tiles = _tiles(pixels, cut.pixels)
+    programs = cdiv(pixels, cut.pixels * tiles)
+    options = unspilt(triton_variant.capability(device)) if upsampled and cut.unspilt else {}
+    sizes = pixels, *full_size, height, width, tiles, channels, eps
+    constants = dict(UPSAMPLED=upsampled, ROUTES=routes) | cut.sizes
+    launch = Launch(norm_sum_backward, (programs, 1, 1), sizes, constants, num_warps=cut.warps, **options)
+    return _Walks(programs, launch)
+
+
+@planned
+def _plan_nearest_norm(shape: Shape, half_shape: Shape, eps: float) -> Launch:
+    batch, height, width, channels = half_shape
+    cut, pixels = config(channels), batch * height * width
+    sizes = pixels, *shape[1:3], height, width, channels, eps
+    return Launch(nearest_norm, (cdiv(pixels, cut.pixels), 1, 1), sizes, cut.sizes, num_warps=cut.warps)
+
+
+@planned
+def _plan_nearest_norm_backward(shape: Shape, half_shape: Shape, eps: float, device: torch.device) -> _Walks:
+    batch, height, width, channels = half_shape
+    cut, pixels = config(channels), batch * height * width
+    tiles = _tiles(4 * pixels, 4 * cut.pixels)
+    programs = cdiv(pixels, cut.pixels * tiles)
+    options = unspilt(triton_variant.capability(device)) if cut.unspilt else {}
+    sizes = pixels, *shape[1:3], height, width, tiles, channels, eps
+    launch = Launch(nearest_norm_backward, (programs, 1, 1), sizes, cut.sizes, num_warps=cut.warps, **options)
+    return _Walks(programs, launch)
 
 
 def _norm_sum(maps: Tensor, half: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    batch, height, width, routes, channels = maps.shape
-    out = maps.new_empty(batch, height, width, channels)
-    pixels = batch * height * width
-    if out.numel() == 0:
-        return out
-    cut = config(channels)
-    half_size = (1, 1) if half is None else half.shape[1:3]
-    norm_sum[(triton.cdiv(pixels, cut.pixels),)](
-        maps.contiguous(),
-        half,
-        weight.contiguous(),
-        bias.contiguous(),
-        out,
-        pixels,
-        height,
-        width,
-        *half_size,
-        channels,
-        eps,
-        ROUTES=routes,
-        **cut.sizes,
-        num_warps=cut.warps,
-    )
+    out = maps.new_empty(*maps.shape[:3], maps.shape[4])
+    if out.numel():
+        half_size = (1, 1) if half is None else half.shape[1:3]
+        launch = _plan_norm_sum(maps.shape, half_size, eps)
+        launch(maps.contiguous(), half, weight.contiguous(), bias.contiguous(), out)
     return out
 
 
@@ -100,36 +137,13 @@ def _norm_sum_backward(
     grad: Tensor, maps: Tensor, weight: Tensor, eps: float, upsampled: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of maps, weight and bias."""
-    batch, height, width, routes, channels = maps.shape
     d_maps = torch.empty(maps.shape, dtype=maps.dtype, device=maps.device)
-    pixels = batch * height * width
     if d_maps.numel() == 0:
         return d_maps, torch.zeros_like(weight), torch.zeros_like(weight)
-    cut = config(channels)
-    tiles = _tiles(pixels, cut.pixels)
-    programs = triton.cdiv(pixels, cut.pixels * tiles)
-    weight_parts, bias_parts = _parts(programs, maps)
-    norm_sum_backward[(programs,)](
-        maps.contiguous(),
-        weight.contiguous(),
-        grad,
-        d_maps,
-        weight_parts,
-        bias_parts,
-        pixels,
-        *grad.shape[1:3],
-        height,
-        width,
-        tiles,
-        channels,
-        eps,
-        UPSAMPLED=upsampled,
-        ROUTES=routes,
-        **cut.sizes,
-        num_warps=cut.warps,
-        **(unspilt(capability(maps.device)) if upsampled and cut.unspilt else {}),
-    )
-    return d_maps, weight_parts.sum(0), bias_parts.sum(0)
+    plan = _plan_norm_sum_backward(maps.shape, grad.shape[1:3], eps, upsampled, maps.device)
+    parts = _parts(plan.programs, maps)
+    plan.launch(maps.contiguous(), weight.contiguous(), grad, d_maps, *parts)
+    return d_maps, *parts.sum(1)
 
 
 def merge_norm_bilinear(full: Tensor, half: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -159,26 +173,10 @@ def merge_nearest_norm(full: Tensor, half: Tensor | None, weight: Tensor, bias: 
     if half is None:
         return merge_norm_bilinear(full.unsqueeze(3), None, weight, bias, eps)
     out = torch.empty(full.shape, dtype=full.dtype, device=full.device)
-    if out.numel() == 0:
-        return out
-    batch, height, width, channels = half.shape
-    pixels, cut = batch * height * width, config(channels)
-    with on_device(full):
-        nearest_norm[(triton.cdiv(pixels, cut.pixels),)](
-            full.contiguous(),
-            half.contiguous(),
-            weight.contiguous(),
-            bias.contiguous(),
-            out,
-            pixels,
-            *full.shape[1:3],
-            height,
-            width,
-            channels,
-            eps,
-            **cut.sizes,
-            num_warps=cut.warps,
-        )
+    if out.numel():
+        launch = _plan_nearest_norm(full.shape, half.shape, eps)
+        with on_device(full):
+            launch(full.contiguous(), half.contiguous(), weight.contiguous(), bias.contiguous(), out)
     return out
 
 
@@ -190,32 +188,11 @@ def merge_nearest_norm_backward(
         found = merge_norm_bilinear_backward(grad, full.unsqueeze(3), None, weight, bias, eps)
         return found[0].squeeze(3), *found[1:]
     d_full, d_half = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (full, half))
-    batch, height, width, channels = half.shape
     if d_full.numel() == 0:
         return d_full, d_half, torch.zeros_like(weight), torch.zeros_like(bias)
-    pixels, cut = batch * height * width, config(channels)
-    tiles = _tiles(4 * pixels, 4 * cut.pixels)
-    programs = triton.cdiv(pixels, cut.pixels * tiles)
-    weight_parts, bias_parts = _parts(programs, full)
+    plan = _plan_nearest_norm_backward(full.shape, half.shape, eps, full.device)
+    parts = _parts(plan.programs, full)
     with on_device(full):
-        nearest_norm_backward[(programs,)](
-            full.contiguous(),
-            half.contiguous(),
-            weight.contiguous(),
-            grad.contiguous(),
-            d_full,
-            d_half,
-            weight_parts,
-            bias_parts,
-            pixels,
-            *full.shape[1:3],
-            height,
-            width,
-            tiles,
-            channels,
-            eps,
-            **cut.sizes,
-            num_warps=cut.warps,
-            **(unspilt(capability(full.device)) if cut.unspilt else {}),
-        )
-    return d_full, d_half, weight_parts.sum(0), bias_parts.sum(0)
+        maps = full.contiguous(), half.contiguous(), weight.contiguous(), grad.contiguous()
+        plan.launch(*maps, d_full, d_half, *parts)
+    return d_full, d_half, *parts.sum(1)

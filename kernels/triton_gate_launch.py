@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .triton_gate import scale_gate, scale_gate_backward
-from .triton_variant import Variant, on_device
+from .triton_launcher import Launch, planned
+from .triton_variant import Variant, cdiv, on_device
 
 #: Pixels and channels of a block, eight values a lane in four warps; blocks of pixels that a program walks along.
 _BLOCK = dict(BP=8, BD=128)
@@ -25,12 +26,20 @@ def variants() -> Iterator[Variant]:
             yield Variant(kernel, _BLOCK | {name: x for name, x in gate.items() if name in names}, _WARPS)
 
 
-def _sizes(y: Tensor) -> tuple[tuple[int], tuple[int, int, int, int]]:
-    """The grid, and the sizes that the kernels take."""
-    batch, height, width, channels = y.shape
-    walks = triton.cdiv(height * width, _BLOCK['BP'] * _TILES)
-    grid = (batch * walks * triton.cdiv(channels, _BLOCK['BD']),)
-    return grid, (height * width, walks, _TILES, channels)
+class _Plan(NamedTuple):
+    walks: int
+    forward: Launch
+    backward: Launch
+
+
+@planned
+def _plan(shape: tuple[int, int, int, int]) -> _Plan:
+    batch, height, width, channels = shape
+    walks = cdiv(height * width, _BLOCK['BP'] * _TILES)
+    grid = batch * walks * cdiv(channels, _BLOCK['BD']), 1, 1
+    sizes = height * width, walks, _TILES, channels
+    forward, backward = (Launch(x, grid, sizes, _BLOCK, num_warps=_WARPS) for x in (scale_gate, scale_gate_backward))
+    return _Plan(walks, forward, backward)
 
 
 def _dense(x: Tensor | None) -> Tensor | None:
@@ -45,9 +54,8 @@ def scale_and_gate(y: Tensor, scale: Tensor | None, gate: Tensor | None) -> Tens
     """As `gate.scale_and_gate`."""
     out = _empty(y)
     if out.numel():
-        grid, sizes = _sizes(y)
         with on_device(y):
-            scale_gate[grid](y.contiguous(), _dense(scale), _dense(gate), out, *sizes, **_BLOCK, num_warps=_WARPS)
+            _plan(y.shape).forward(y.contiguous(), _dense(scale), _dense(gate), out)
     return out
 
 
@@ -58,20 +66,9 @@ def scale_and_gate_backward(
     dy, d_gate, parts = _empty(y), _empty(gate), None
     if y.numel() == 0:
         return dy, None if scale is None else torch.zeros_like(scale), d_gate
-    grid, sizes = _sizes(y)
+    plan = _plan(y.shape)
     if scale is not None:
-        parts = torch.empty(y.shape[0], sizes[1], y.shape[3], dtype=torch.float32, device=y.device)
+        parts = torch.empty(y.shape[0], plan.walks, y.shape[3], dtype=torch.float32, device=y.device)
     with on_device(y):
-        scale_gate_backward[grid](
-            grad.contiguous(),
-            y.contiguous(),
-            _dense(scale),
-            _dense(gate),
-            dy,
-            parts,
-            d_gate,
-            *sizes,
-            **_BLOCK,
-            num_warps=_WARPS,
-        )
+        plan.backward(grad.contiguous(), y.contiguous(), _dense(scale), _dense(gate), dy, parts, d_gate)
     return dy, None if parts is None else parts.sum(1), d_gate

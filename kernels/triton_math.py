@@ -1,5 +1,8 @@
 """What every Triton kernel of the scan shares: softplus and exponentials, routes as index arithmetic, loads of a tile.
 
+A jitted function has one `return`, its last line: Triton's compiler visits what stands behind an early one too, and the
+interpreter does not.
+
 Names in the kernels: upper case for pointers and constexprs, `b g k c` for batch, group, route and chunk, `p` for a
 pixel, `d n q` for a channel, a state and a rank of dt. Tuples are register arrays, unrolled by `tl.static_range`.
 """
@@ -15,8 +18,10 @@ LN2 = tl.constexpr(0.6931471805599453)
 def exp2(x, FAST: tl.constexpr):
     """2^x. FAST takes one instruction of NVIDIA's special function unit; there results below 2^-126 are 0."""
     if FAST:
-        return tl.inline_asm_elementwise('ex2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
-    return tl.exp2(x)
+        power = tl.inline_asm_elementwise('ex2.approx.ftz.f32 $0, $1;', '=f,f', [x], tl.float32, is_pure=True, pack=1)
+    else:
+        power = tl.exp2(x)
+    return power
 
 
 @triton.jit
@@ -48,11 +53,12 @@ def step_size(raw, valid, SOFTPLUS: tl.constexpr, FAST: tl.constexpr):
 @triton.jit
 def raw_step(stored, low, bias, weights, t: tl.constexpr, RANK: tl.constexpr):
     """dt of token t before softplus: as stored, or its low rank `low[t, :]` projected to channels; plus the bias."""
-    if RANK == 0:
-        return stored[t].to(tl.float32) + bias
     raw = bias
-    for q in tl.static_range(RANK):
-        raw += weights[q] * low[t * RANK + q]
+    if RANK == 0:
+        raw += stored[t].to(tl.float32)
+    else:
+        for q in tl.static_range(RANK):
+            raw += weights[q] * low[t * RANK + q]
     return raw
 
 
@@ -83,11 +89,20 @@ def tile_pixels(code, r, height, width, TILE: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def load_channels(ROW, ps, left, stride_p, lane, stride_d, d_in, TILE: tl.constexpr):
-    """A block of channels of TILE pixels, of which `left` are valid; in the dtype of the memory, zeros elsewhere."""
+def lane_offsets(lane, stride, UNIT: tl.constexpr):
+    """Offsets of channels in a map; UNIT says that neighbours are neighbours in memory too."""
+    return lane if UNIT else lane * stride
+
+
+@triton.jit
+def load_channels(ROW, ps, left, stride_p, lane, d_in, TILE: tl.constexpr, STEP: tl.constexpr):
+    """A block of channels of TILE pixels, of which `left` are valid; in the dtype of the memory, zeros elsewhere.
+
+    `stride_p` counts STEPs.
+    """
     rows = ()
     for t in tl.static_range(TILE):
-        address = ROW + (ps[t] * stride_p + lane * stride_d)
+        address = ROW + (ps[t] * stride_p * STEP + lane)
         rows = rows + (tl.load(address, mask=tl.where(t < left, d_in, False), other=0.0),)
     return rows
 
@@ -107,8 +122,10 @@ def load_scalars(ROW, ps, left, stride_p, stride_i, TILE: tl.constexpr, COUNT: t
 def load_parameter(P, g, channels, d, d_in):
     """A parameter (G, D) of a block of channels in float32; zeros where there is none."""
     if P is None:
-        return tl.zeros(d.shape, tl.float32)
-    return tl.load(P + g * channels + d, mask=d_in, other=0.0).to(tl.float32)
+        parameter = tl.zeros(d.shape, tl.float32)
+    else:
+        parameter = tl.load(P + g * channels + d, mask=d_in, other=0.0).to(tl.float32)
+    return parameter
 
 
 @triton.jit

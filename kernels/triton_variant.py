@@ -32,13 +32,19 @@ class Variant:
 _SPILLING = 8 if tuple(map(int, triton.__version__.split('.')[:2])) < (3, 6) else 10
 
 
-def unspilt(capability: int) -> dict[str, int]:
+def unspilt(capability: int, everywhere: bool = False) -> dict[str, int]:
     """Launch options of a kernel that is near its spills: all registers of a thread, where that must be said.
 
     Args:
         capability: Major compute capability; 0 for what is not NVIDIA's.
+        everywhere: Whether the assembler was seen to spill it for every capability and with every Triton.
     """
-    return {'maxnreg': 255} if capability >= _SPILLING else {}
+    return {'maxnreg': 255} if capability >= (1 if everywhere else _SPILLING) else {}
+
+
+def cdiv(a: int, b: int) -> int:
+    """⌈a / b⌉; triton.cdiv takes microseconds when it is called outside a kernel."""
+    return -(-a // b)
 
 
 @cache
@@ -51,4 +57,6 @@ def capability(device: torch.device) -> int:
 
 def on_device(x: Tensor) -> AbstractContextManager:
     """Triton launches on the current device, whatever device the tensors are on."""
-    return torch.cuda.device(x.device) if x.device.type == 'cuda' else nullcontext()
+    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(x.device)

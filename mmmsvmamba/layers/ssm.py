@@ -46,9 +46,10 @@ class RouteScan(nn.Module):
 
     def forward(self, x: Tensor, summed: bool = False) -> Tensor:
         """Maps (B, H, W, D) to one map per route, (B, H, W, K, D), or to their sum, (B, H, W, D)."""
-        projected = F.linear(x, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (len(self.group_sizes), -1))
-        dt, B, C = projected.split(self.split, dim=-1)
-        A = -self.A_log.float().exp() if self.A_log.dtype != torch.float64 else -self.A_log.exp()
+        projected = F.linear(x, self.x_proj_weight.flatten(0, 1))
+        projected = projected.view(*x.shape[:-1], len(self.group_sizes), sum(self.split))
+        dt, B, C = projected.split_with_sizes(self.split, dim=-1)
+        A = -(self.A_log if self.A_log.dtype in (torch.float32, torch.float64) else self.A_log.float()).exp()
         return scan2d(x, dt, self.dt_weight, self.dt_bias, B, C, A, self.D, self.routes, self.group_sizes, summed)
 
 

@@ -180,7 +180,7 @@ def test_guard_of_a_stock_runner(tmp_path):
 
 def test_the_choice_is_logged_once(monkeypatch, caplog):
     monkeypatch.delenv(backend.VARIABLE, raising=False)
-    backend._log_once.cache_clear()
+    backend._chosen.clear()
     with caplog.at_level(logging.INFO, 'mmmsvmamba.kernels.backend'):
         backend.choose('cpu')
         backend.choose('cpu')

@@ -9,6 +9,7 @@ from mmmsvmamba.kernels import backend, reference, scan2d, selective_scan, trito
 @pytest.fixture(autouse=True)
 def unforced(monkeypatch):
     monkeypatch.delenv(backend.VARIABLE, raising=False)
+    monkeypatch.setattr(backend, '_chosen', {})
 
 
 def scan_map(*inputs):
@@ -123,3 +124,18 @@ def test_torch_forced_is_the_default(monkeypatch):
     y, grads = with_gradients(scan_map, map_inputs())
     assert torch.equal(y, default[0])
     assert all(torch.equal(a, b) for a, b in zip(grads, default[1], strict=True))
+
+
+@pytest.mark.parametrize('capability, name', [((6, 1), None), ((7, 5), 'triton'), ((10, 0), 'triton')], ids=str)
+def test_gpus_that_triton_makes_no_code_for(monkeypatch, capability, name):
+    monkeypatch.setattr(backend, '_triton_version', lambda: '3.6.0')
+    monkeypatch.setattr(backend, '_compute_capability', lambda device: capability)
+    if name:
+        assert backend.choose('cuda:1') == name
+        return
+    with pytest.raises(
+        RuntimeError, match=r'cuda:1 has compute capability 6\.1, and Triton compiles for 7\.0 and newer'
+    ):
+        backend.choose('cuda:1')
+    monkeypatch.setenv(backend.VARIABLE, 'torch')
+    assert backend.choose('cuda:1') == 'torch'

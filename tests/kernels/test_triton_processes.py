@@ -53,7 +53,7 @@ def test_in_a_process_of_its_own(children, folder):
     if folder == 'interpreted' and backend._release(sys.modules['triton'].__version__) < (3, 4):
         pytest.skip('the interpreter of Triton 3.3 does not run the kernels, its compiler does')
     process, log = children[folder]
-    process.wait(timeout=900 if USUAL else None)
+    process.wait(timeout=1800 if USUAL else None)
     log.seek(0)
     report = log.read()
     print(report)

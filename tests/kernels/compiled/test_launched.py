@@ -1,122 +1,107 @@
-"""What dispatch launches for the published models, and how much that is: the tests beside this one compile all of it.
+"""What dispatch launches, compiled as it would be launched: for the published models, and with every absent argument.
 
-Nothing runs on a GPU: the models are run with launches that are noted down, and maps that stay as they were allocated.
+All of it is compiled for one target in every run. KERNELS_COMPILED=targets compiles it for all, and channels that are
+no multiples of 16; KERNELS_COMPILED=full float16 too.
 """
 
 import os
-from contextlib import contextmanager
-from unittest import mock
 
 import pytest
 import torch
-from scan_cases import leaves, selective_inputs
-from scan_compile import cases, forbids_spills
+from driver_stand_in import stand_in
+from launched import ARCHS, AUTOCAST, of_arguments, of_model, run, shallow
+from machine_code import TARGETS, read
 from triton.runtime.jit import JITFunction
 
-from mmmsvmamba import MSVMamba
 from mmmsvmamba.kernels import (
-    backend,
-    selective_scan,
+    triton_backward,
+    triton_depthwise,
     triton_depthwise_launch,
+    triton_depthwise_taps,
+    triton_epilogue,
     triton_epilogue_launch,
+    triton_forward,
+    triton_gate,
     triton_gate_launch,
-    triton_launch,
-    triton_plan,
 )
 
-#: What dispatch may choose from for the scan, and around it without the sizes of a program.
+FULL = os.environ.get('KERNELS_COMPILED') == 'full'
+EVERYWHERE = FULL or os.environ.get('KERNELS_COMPILED') == 'targets'
+#: What dispatch may choose from around the scan, without the sizes of a program.
 LIMIT = 24
-SCAN = {'scan_forward', 'scan_backward', 'adjoint_ends', 'pass_states'}
 #: Constants that say how large a program is.
 SIZES = {'BP', 'BD', 'TILE'}
+KERNELS = (triton_forward, triton_backward, triton_depthwise, triton_depthwise_taps, triton_epilogue, triton_gate)
+AROUND = (triton_depthwise_launch, triton_epilogue_launch, triton_gate_launch)
+
+OF_MODELS = [x for family, arch in ARCHS for dtype in AUTOCAST.values() for x in of_model(family, arch, dtype)]
+OF_ARGUMENTS = of_arguments(64, torch.bfloat16)
+if EVERYWHERE:
+    OF_ARGUMENTS += of_arguments(30, torch.float32)
+if FULL:
+    OF_ARGUMENTS += of_arguments(64, torch.float16)
+VARIANTS = list(dict.fromkeys([*OF_MODELS, *OF_ARGUMENTS]))
 
 
-def constants_of(kernel, args, options):
-    """Constants of a launch by name, among them pointers that are None."""
-    given = dict(zip(kernel.arg_names, args, strict=False)) | options
-    constant = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-    return {name: given[name] for name in kernel.arg_names if name in constant or given[name] is None}
+@pytest.mark.parametrize('target', TARGETS if EVERYWHERE else ['sm_90'])
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+def test_compiles_without_spills(variant, target):
+    done = read(variant.compile(TARGETS[target]), target)
+    assert done.opcodes.total() > 20
+    assert done.fits(target), done
 
 
-@contextmanager
-def noted():
-    """A list that takes kernel, constants, warps and whether spills are forbidden of what would run on sm_100."""
-    found = []
-
-    def note(kernel, *args, grid, warmup, **options):
-        constants = constants_of(kernel, args, options)
-        found.append((kernel.__name__, constants, options['num_warps'], 'maxnreg' in options))
-
-    with (
-        mock.patch.dict(os.environ, {backend.VARIABLE: 'triton'}),
-        mock.patch.object(backend, '_interpreted', return_value=True),
-        mock.patch.object(triton_launch, 'capability', return_value=10),
-        mock.patch.object(triton_epilogue_launch, 'capability', return_value=10),
-        mock.patch.object(JITFunction, 'run', note),
-    ):
-        yield found
+def constants(variant):
+    names = [name for name, _ in variant.signature]
+    return {names[path[0]]: value for path, value in variant.constants}
 
 
-@pytest.fixture(scope='module')
-def launched():
-    """All launches of forward and backward passes of the published models, with one block in every stage."""
-    with noted() as found:
-        for arch in MSVMamba.arch_settings:
-            model = MSVMamba(dict(base=arch, depths=[1] * 4))
-            for split in (False, True):
-                with mock.patch.object(triton_plan, 'SPLIT', split):
-                    sum(y.sum() for y in model(torch.zeros(1, 3, 64, 64))).backward()
-            with torch.no_grad():
-                model(torch.zeros(1, 3, 64, 64))
-    return found
+def test_every_kernel_is_launched():
+    jitted = {x for module in KERNELS for x in vars(module).values() if isinstance(x, JITFunction)}
+    # functions that kernels call have no sizes to specialise on
+    kernels = {x.__name__ for x in jitted if any(p.do_not_specialize for p in x.params)}
+    assert kernels == {x.kernel.__name__ for x in VARIANTS}
 
 
-def distinct(choices, without=()):
-    """Launches, once each; with `without`, as if those constants, warps and the rest were alike."""
-    return {
-        (
-            kernel,
-            frozenset((name, x) for name, x in constants.items() if name not in without),
-            *(() if without else rest),
-        )
-        for kernel, constants, *rest in choices
+def test_no_argument_is_always_there():
+    """What may be absent is absent in some variant and there in another."""
+    optional = dict(
+        scan_forward={'DT_WEIGHT', 'DT_BIAS', 'SKIP', 'STATES', 'SUMS'},
+        adjoint_ends={'DT_WEIGHT', 'DT_BIAS'},
+        scan_backward={'DT_WEIGHT', 'DT_BIAS', 'SKIP', 'SCRATCH'},
+        depthwise={'BIAS', 'HALF_WEIGHT', 'HALF_BIAS', 'HALF_OUT'},
+        depthwise_input_gradient={'HALF_DZ', 'HALF_WEIGHT'},
+        depthwise_tap_gradients={'BIAS'},
+        norm_sum={'HALF'},
+        scale_gate={'SCALE', 'GATE'},
+        scale_gate_backward={'SCALE', 'SCALE_PARTS', 'GATE', 'DGATE'},
+    )
+    for kernel, names in optional.items():
+        absent = [{n for n, x in constants(v).items() if x is None} for v in VARIANTS if v.kernel.__name__ == kernel]
+        assert set().union(*absent) == names, kernel
+        assert not set.intersection(*absent), kernel
+
+
+def test_sizes_of_images_compile_nothing_anew():
+    """But for what splits a sequence, where the first image was too small for that."""
+    family, arch = ARCHS[0]
+    model = shallow(family, arch)
+    with stand_in() as noted:
+        counts = []
+        for size in ((64, 64), (96, 128), (224, 160), (33, 47)):
+            run(model.train(), [torch.zeros(1, 3, *size)], train=True)
+            counts.append(len(set(noted.compiled)))
+    assert all(b - a <= 3 for a, b in zip(counts, counts[1:], strict=False)) and counts[-1] == counts[-2], counts
+
+
+def test_around_the_scan():
+    variants = {(v.kernel.__name__, frozenset(v.constants.items())) for module in AROUND for v in module.variants()}
+    models = {
+        (v.kernel.__name__, frozenset(constants(v).items()))
+        for v in OF_MODELS
+        if v.kernel.__name__ in {name for name, _ in variants}
     }
-
-
-def test_around_the_scan(launched):
-    modules = (triton_depthwise_launch, triton_epilogue_launch, triton_gate_launch)
-    variants = [(v.kernel.__name__, v.constants, v.warps, v.unspilt) for module in modules for v in module.variants()]
-    models = [choice for choice in launched if choice[0] not in SCAN]
-    assert distinct(models) <= distinct(variants)
-    # what no published model has: one depthwise convolution with SiLU, of a mixer without half-resolution routes
-    (beside,) = distinct(variants) - distinct(models)
-    assert beside[0] == 'depthwise' and ('HALF', 0) in beside[1] and ('GELU', False) in beside[1]
-    # the norms' kernels hold all channels of a pixel: one size of program for each power of two
-    assert len(distinct(models)) == 39
-    assert len(distinct(models, without=SIZES)) == 17 <= LIMIT
-
-
-def test_scan(launched):
-    assert len(cases()) == 13 <= LIMIT
-    inputs = selective_inputs(length=300, d_state=24, groups=1, dtype=torch.float32)
-    with noted() as many, mock.patch.object(triton_plan, 'SPLIT', True):
-        selective_scan(*leaves(inputs)).sum().backward()
-    compiled = set()
-    for case in cases():
-        ends = case.kernel == 'forward_ends'
-        kernel = 'scan_forward' if ends else case.kernel
-        sizes = (128,) if kernel == 'pass_states' else (case.config.channels, case.config.tile)
-        compiled.add((kernel, ends, case.states, case.rank > 0, sizes, forbids_spills(case)))
-
-    def choices(launches):
-        for kernel, constants, warps, unspilt in launches:
-            if kernel in SCAN:
-                assert warps == 1
-                sizes = tuple(constants[name] for name in ('BD', 'TILE') if name in constants)
-                project = constants.get('RANK', 0) > 0
-                yield kernel, constants.get('ENDS', False), constants.get('N', 1), project, sizes, unspilt
-
-    # the published models have one state; 24 states are 16 and 8 of them forward and three times 8 backward
-    assert set(choices(launched)) == {choice for choice in compiled if choice[2] == 1}
-    eight = {choice for choice in choices(many) if choice[:3] in {('scan_forward', ends, 8) for ends in (False, True)}}
-    assert set(choices(many)) - eight == {choice for choice in compiled if choice[2] > 1 or choice[0] == 'pass_states'}
+    # the tests of budgets are of what the models launch, but for VMamba's and Vim's maps
+    assert variants <= models
+    without_sizes = {(name, frozenset((n, x) for n, x in found if n not in SIZES)) for name, found in models}
+    assert len(without_sizes) <= LIMIT
