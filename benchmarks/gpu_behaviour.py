@@ -1,15 +1,19 @@
-"""Checks of what small values do not show: repeats, long and huge inputs, CUDA graphs, compilation, autocast."""
+"""Checks of what small values do not show: repeats, long and huge inputs, CUDA graphs, compilation, autocast; and of
+what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from unittest import mock
 
 import torch
 from forced import forced
 from gpu_compare import TOLERANCES, Errors, compare, error, on_device, split
 from gpu_values import HALVES, OPERATORS, WAYS, maps, operator_inputs, sequences
-from scan_cases import SCAN2D_NAMES, Inputs, cast, map_inputs, selective_inputs, with_gradients
+from scan_cases import SCAN2D_NAMES, SELECTIVE_NAMES, Inputs, cast, map_inputs, selective_inputs, with_gradients
 from torch import Tensor
 from worker import Settings, Skip, Step
 
@@ -248,12 +252,81 @@ def autocast(settings: Settings, dtype: torch.dtype) -> dict:
     return errors.figures()
 
 
+# ---- what is refused ----
+
+#: Operator -> the names of its inputs.
+ARGUMENTS = {
+    'merge-norm-bilinear': ('full', 'half', 'weight', 'bias'),
+    'merge-nearest-norm': ('full', 'half', 'weight', 'bias'),
+    'depthwise-silu': ('x', 'weight', 'bias'),
+    'depthwise-silu-pair': ('x', 'weight', 'bias', 'half_weight', 'half_bias'),
+    'depthwise-residual-gelu': ('x', 'weight', 'bias'),
+    'scale-and-gate': ('y', 'scale', 'gate'),
+}
+
+
+@contextmanager
+def no_launch() -> Iterator[None]:
+    from mmmsvmamba.kernels import triton_launcher
+
+    def launched(*_: object) -> None:
+        raise AssertionError('a kernel was launched')
+
+    with mock.patch.object(triton_launcher.Launch, '__call__', launched):
+        yield
+
+
+def assert_refused(function: Callable[..., object], inputs: Inputs, error: str, case: str) -> None:
+    """One ValueError comes, whose message begins as the pattern says."""
+    try:
+        function(*inputs)
+    except ValueError as found:
+        if not re.match(error, str(found)):
+            raise AssertionError(f'{case}: the error is {str(found)!r}, which does not begin with {error!r}') from found
+    else:
+        raise AssertionError(f'{case} was taken')
+
+
+def refused(settings: Settings) -> dict:
+    """Every input in float64 and on another device, and too many routes: an error that names it, and no launch."""
+    device, count = torch.empty(0, device=settings.device).device, 0
+    others = ['meta', *(['cpu'] if device.type == 'cuda' else [])]
+    runs = {
+        'scan2d': (partial(scan2d, **JOINED), maps(settings), SCAN2D_NAMES),
+        'selective_scan': (selective_scan, sequences(settings), SELECTIVE_NAMES),
+        **{
+            name: (OPERATORS[name][0], operator_inputs(name, (1, 3, 2, 3), torch.float32), ARGUMENTS[name])
+            for name in OPERATORS
+        },
+    }
+    with no_launch():
+        for operator, (function, cpu_inputs, names) in runs.items():
+            inputs = [x.to(device) for x in cpu_inputs]
+            for i, name in enumerate(names):
+
+                def with_other(x: Tensor, i: int = i, inputs: Inputs = inputs) -> Inputs:
+                    return [*inputs[:i], x, *inputs[i + 1 :]]
+
+                case, double = f'{operator}, {name}', with_other(inputs[i].double())
+                assert_refused(function, double, f'{name} has dtype torch.float64; ', f'{case} in float64')
+                for other in others:
+                    # the others are measured by the first input
+                    where = f'{names[1]} is on {device}, but .* is on {other}' if i == 0 else f'{name} is on {other}, '
+                    assert_refused(function, with_other(inputs[i].to(other)), where, f'{case} on {other}')
+                count += 1 + len(others)
+        too_many = partial(scan2d, routes=[0] * 16, group_sizes=[16])
+        inputs = [x.to(device) for x in maps(settings)]
+        assert_refused(too_many, inputs, 'a group of 16 routes; .* up to 15', 'a group of 16 routes')
+    return {'refused': count + 1}
+
+
 CHECKS = [
     Step('run/repeats', repeats),
     Step('run/twice-in-one-graph', twice_in_one_graph),
     Step('run/cuda-graph', cuda_graph),
     Step('run/compile', compiled),
     *(Step(f'run/autocast/{str(dtype).removeprefix("torch.")}', partial(autocast, dtype=dtype)) for dtype in HALVES),
+    Step('refused', refused),
     Step('large/64000-tokens', long),
     Step('large/batch-of-2^31', many_images, alone=True),
     Step('large/image-of-2^31', huge_image, alone=True),

@@ -1,10 +1,13 @@
 """Checks the Triton kernels on a GPU, then times them, within a budget of time.
 
     benchmarks/gpu_check.sh                     # one GPU, at most nine minutes; torch and triton are all it needs
+    benchmarks/gpu_check.sh --part checks       # its halves as two commands, of at most five
+    benchmarks/gpu_check.sh --part timings      # and four minutes
     TRITON_INTERPRET=1 python benchmarks/gpu_check.py --device cpu --tiny    # the same checks, in Triton's interpreter
 
 Every step ends as passed, failed, slow (out of time) or skipped (with the reason). The results are written after every
-step. Exit code: 1 if a step failed, 2 if none failed and one was slow, 3 if it could not begin, else 0.
+step, to a file of its own for each command: two parts with the same --out would overwrite each other. Exit code: 1 if
+a step failed, 2 if none failed and one was slow, 3 if it could not begin, else 0.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from worker import RESULTS, Settings, Step, Worker
 
 from mmmsvmamba.kernels import backend
 
-#: The share of the time after which no check begins; the rest is for timings.
-CHECKS_SHARE = 0.6
+#: Seconds that each part takes at most; both together get their sum.
+PARTS = {'checks': 300.0, 'timings': 240.0}
 #: Seconds of the time that are kept for Python's start and end.
 MARGIN = 10.0
 NOT_RUN = {'result': 'not run'}
@@ -106,7 +109,9 @@ def run_steps(
     report: Callable[[Step, dict], None],
 ) -> None:
     """Runs steps in `jobs` processes side by side; after them one by one those that must be alone."""
-    workers = [Worker(settings) for _ in range(jobs)]
+    # the checks compare with torch on the CPU: all cores for each of them would be in each other's way
+    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+    workers = [Worker(settings, threads) for _ in range(jobs)]
     waiting = iter([step for step in steps if not step.alone])
     lock = threading.Lock()
 
@@ -137,15 +142,30 @@ def run_steps(
             worker.stop()
 
 
+def default_jobs(device: torch.device) -> int:
+    """Half the cores: each process compiles on one, and its checks run torch on the CPU for what they compare with."""
+    return 1 if device.type == 'cpu' else max(1, (os.cpu_count() or 1) // 2)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cuda', type=usable_device)
     parser.add_argument('--tiny', action='store_true', help='sizes for the interpreter')
-    parser.add_argument('--seconds', type=float, default=540.0, help='for all of it (default: 540)')
+    parser.add_argument('--part', choices=list(PARTS), help='one half of the steps (default: both)')
+    parser.add_argument(
+        '--seconds', type=float, help='for all of it (default: 300 for the checks, 240 for the timings, 540 for both)'
+    )
     parser.add_argument('--steps', default='*', metavar='PATTERN', help='shell pattern of the names of steps')
     parser.add_argument('--list', action='store_true', help='print the names of the steps and stop')
-    parser.add_argument('--jobs', type=int, help='checks side by side, since compiling takes most of their time')
-    parser.add_argument('--out', type=Path, metavar='FILE.json', help='default: benchmarks/results/<device>.json')
+    parser.add_argument(
+        '--jobs', type=int, help='checks side by side, for compiling takes most of their time (default: half the cores)'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE.json',
+        help='default: benchmarks/results/<device>.json, with --part <device>-<part>.json',
+    )
     args = parser.parse_args(argv)
     interpreted = os.environ.get('TRITON_INTERPRET', '') not in ('', '0')
     if args.device.type == 'cpu' and not (interpreted and args.tiny):
@@ -160,16 +180,26 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         backend.choose(args.device)
     except RuntimeError as error:
         parser.error(str(error))
+    if args.seconds is None:
+        args.seconds = sum(PARTS.values()) if args.part is None else PARTS[args.part]
     if args.jobs is None:
-        args.jobs = 1 if args.device.type == 'cpu' else max(1, min(4, (os.cpu_count() or 1) // 2))
+        args.jobs = default_jobs(args.device)
     if args.jobs < 1:
         parser.error(f'--jobs must be at least 1, got {args.jobs}')
     if args.out is None and args.device.type == 'cuda':
         name = re.sub(r'[^A-Za-z0-9.]+', '-', torch.cuda.get_device_name(args.device)).strip('-')
+        name += '' if args.part is None else f'-{args.part}'
         args.out = Path(__file__).parent / 'results' / f'{name}.json'
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f'there is no folder {args.out.parent} for the results')
     return args
+
+
+def _deadlines(begin: float, seconds: float, parts: Sequence[str]) -> dict[str, float]:
+    """When each part is over, at the latest: what the checks leave is for the timings."""
+    seconds = max(seconds - MARGIN, 0.0)
+    share = PARTS['checks'] / sum(PARTS.values()) if 'timings' in parts else 1.0
+    return {'checks': begin + seconds * share, 'timings': begin + seconds}
 
 
 def main(
@@ -190,6 +220,7 @@ def main(
     chosen = {
         kind: [step for step in steps if fnmatch.fnmatch(step.name, args.steps)]
         for kind, steps in {'checks': checks, 'timings': timings}.items()
+        if args.part in (None, kind)
     }
     if args.list:
         print('\n'.join(step.name for steps in chosen.values() for step in steps))
@@ -205,8 +236,7 @@ def main(
     # a run that is ended from outside takes its processes along
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = Settings(args.device, args.tiny)
-    seconds = max(args.seconds - MARGIN, 0.0)
-    deadlines = {'checks': begin + seconds * (CHECKS_SHARE if chosen['timings'] else 1), 'timings': begin + seconds}
+    deadlines = _deadlines(begin, args.seconds, [kind for kind, steps in chosen.items() if steps])
     for kind, steps in chosen.items():
         # times are taken by one process at a time
         jobs = args.jobs if kind == 'checks' else 1

@@ -47,6 +47,19 @@ def error(actual: Tensor, expected: Tensor) -> float:
     return found.item() if found.isfinite() else float('inf')
 
 
+def far(actual: Tensor, expected: Tensor, norm: float = 2.0) -> float:
+    """The norm of the error over that of what is expected, by default the Euclidean one; `inf` is that of the largest
+    value. NaN is infinite, and so is anything in place of zeros."""
+    if actual.shape != expected.shape:
+        raise AssertionError(f'the shape is {tuple(actual.shape)} and should be {tuple(expected.shape)}')
+    actual, expected = actual.double(), expected.double()
+    off, size = (torch.linalg.vector_norm(x, norm) for x in (actual - expected, expected))
+    if off == 0:
+        return 0.0
+    found = off / size
+    return found.item() if found.isfinite() else float('inf')
+
+
 class Errors:
     """Collects errors, by name the largest; `figures` raises AssertionError if one is too large."""
 

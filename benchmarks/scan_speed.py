@@ -100,14 +100,10 @@ def compiled_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
     return scan, [u, delta, A, B, C, D, bias], lambda y: y.mT
 
 
-def mamba_ssm_setup(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bias: Tensor) -> Setup:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+def mamba_ssm_setup(*inputs: Tensor) -> Setup:
+    from gpu_peer import setup
 
-    def scan(u, delta, A, B, C, D, bias):
-        return selective_scan_fn(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=True)
-
-    u, delta, B, C = (x.mT.contiguous() for x in (u, delta, B, C))
-    return scan, [u, delta, A, B, C, D, bias], lambda y: y.mT
+    return setup(*inputs)
 
 
 SETUPS = {'selective_scan': selective_scan_setup, 'scan2d': scan2d_setup, 'naive': naive_setup}

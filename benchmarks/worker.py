@@ -5,6 +5,7 @@ A step that hangs, dies or breaks the GPU's context costs its process; the next 
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
@@ -25,6 +26,31 @@ RESULTS = ('passed', 'failed', 'slow', 'skipped')
 
 class Skip(Exception):
     """Raised by a step that cannot run here; the message says why."""
+
+
+def need_packages(*names: str, of_others: bool = False) -> None:
+    """Skips a step where a package is not installed.
+
+    Args:
+        names: What is imported.
+        of_others: Whether a package that is there but cannot be loaded, as one whose compiled code is for another
+            torch, is a reason to skip as well. Otherwise its error is raised: ours should run with it.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # not one that it imports in its turn
+            if error.name is not None and f'{name}.'.startswith(f'{error.name}.'):
+                raise Skip(f'{error.name} is not installed') from error
+            if not of_others:
+                raise
+            raise Skip(f'{name} cannot be loaded: {error}') from error
+        except (ImportError, OSError, AssertionError) as error:
+            # AssertionError: mmdet's and mmseg's of versions that do not fit
+            if not of_others:
+                raise
+            raise Skip(f'{name} cannot be loaded: {type(error).__name__}: {error}') from error
 
 
 @dataclass(frozen=True)
@@ -74,8 +100,10 @@ class Worker:
     #: Seconds that a process may take to start and to import torch.
     START = 120.0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, threads: int | None = None) -> None:
+        """`threads` are those of torch on the CPU; None leaves them to torch."""
         self.settings = settings
+        self.threads = threads
         self.pool: ProcessPoolExecutor | None = None
         self.pid = 0
         self.busy = self.ended = False
@@ -138,7 +166,9 @@ class Worker:
         """Starts the process if there is none; what became of the step if that fails."""
         if self.pool is not None:
             return None
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=_end_with_parent)
+        self.pool = ProcessPoolExecutor(
+            1, mp_context=get_context('spawn'), initializer=_begin, initargs=(self.threads,)
+        )
         self.pid = 0
         future = self.pool.submit(os.getpid)
         limit = min(Worker.START * self.settings.patience, deadline - time.monotonic())
@@ -170,8 +200,10 @@ class Worker:
         return bool(done) and future.exception() is None
 
 
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it ends, however that happens."""
+def _begin(threads: int | None) -> None:
+    """Ends this process when the one that started it ends, however that happens; sets its threads."""
+    if threads is not None:
+        torch.set_num_threads(threads)
 
     def watch() -> None:
         parent_process().join()

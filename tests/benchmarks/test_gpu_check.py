@@ -89,10 +89,16 @@ if __name__ == '__main__':
     sys.exit(main(checks=[STEPS[name] for name in names], timings=[]))
 """
 
-# the code of the timings, on shapes for the interpreter and without a clock
-TIMINGS = """
+# the code of the timings, on shapes for the interpreter and without a clock; mamba-ssm's scan is the reference
+TIMINGS = (
+    f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+"""
+    + """
 import torch
-import gpu_timings
+import fake_cuda_scan, gpu_kernels, gpu_timings
+from mmmsvmamba.kernels import triton_plan
 from unittest import mock
 from worker import Settings
 
@@ -100,18 +106,24 @@ def once(run, device, budget=1.0):
     run()
     return 1e-3
 
+sys.modules['selective_scan_cuda'] = fake_cuda_scan
 CHOSEN = [f'time/scan/{mode}/batch2-1280x800/bfloat16/low-rank' for mode in ('forward', 'training-forward', 'backward')]
 CHOSEN += ['time/scan/backward/batch2-1280x800/float32/full-rank', 'time/copy']
 CHOSEN += [f'time/block/{name}/{mode}/batch128-224' for name, mode in [
     ('merge-norm-bilinear', 'forward'), ('merge-nearest-norm', 'full'), ('depthwise-silu-pair', 'full'),
     ('depthwise-residual-gelu', 'forward'), ('scale-and-gate', 'full')]]
-replaced = dict(SHAPES={'batch128-224': (1, 2, 2), 'batch2-1280x800': (1, 2, 2)}, CHANNELS=2, device_seconds=once,
+CHOSEN += [f'time/against/mamba-ssm/{mode}/batch128-224' for mode in ('forward', 'full')]
+CHOSEN += ['time/settings/warps-8+chunk-64', 'time/settings/channels-64', 'time/settings/dt-projected-outside']
+replaced = dict(SHAPES={'batch2-1280x800': (1, 2, 2), 'batch128-224': (1, 2, 2)}, CHANNELS=2, device_seconds=once,
                 need_cuda=lambda settings: None, copy_bandwidth=lambda device: 1e9)
-with mock.patch.multiple(gpu_timings, **replaced):
+before = triton_plan.settings(), triton_plan.LOW_RANK
+with mock.patch.multiple(gpu_kernels, **replaced):
     for step in gpu_timings.TIMINGS:
         if step.name in CHOSEN:
             print(step.name, step.run(Settings(torch.device('cpu'), True)))
+            assert (triton_plan.settings(), triton_plan.LOW_RANK) == before
 """
+)
 
 
 def run(script, folder, *args, interpret=True, seconds=1000):
@@ -131,6 +143,16 @@ def triton():
     return pytest.importorskip('triton', floor, reason='the Triton kernels are tested where Triton is installed')
 
 
+#: Why a check is skipped, where there is no GPU and no OpenMMLab, and the beginnings of the names of those.
+SKIPPED = {
+    'needs a GPU': (
+        *('run/cuda-graph', 'run/image-sizes', 'run/backbone/cuda-graph', 'run/two-streams', 'run/second-gpu'),
+        *('sanitize/', 'large/batch-of-2^31', 'large/image-of-2^31', 'tasks/detection', 'tasks/segmentation'),
+    ),
+    'is not installed': ('models/', 'run/backbone/modes', 'run/compile/', 'tasks/mmcv'),
+}
+
+
 @pytest.mark.slow
 def test_every_check_passes_in_the_interpreter(tmp_path, triton):
     out = tmp_path / 'out.json'
@@ -138,10 +160,10 @@ def test_every_check_passes_in_the_interpreter(tmp_path, triton):
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(out.read_text())
     assert (results['device'], results['triton'], results['result']) == ('cpu', triton.__version__, 'passed')
-    needs_gpu = {'run/cuda-graph', 'large/batch-of-2^31', 'large/image-of-2^31'}
     for name, found in results['checks'].items():
-        assert found['result'] == ('skipped' if name in needs_gpu else 'passed'), name
-        assert 'needs a GPU' in found['reason'] if name in needs_gpu else found['seconds'] >= 0
+        reason = next((why for why, names in SKIPPED.items() if name.startswith(names)), None)
+        assert found['result'] == ('passed' if reason is None else 'skipped'), name
+        assert found['seconds'] >= 0 if reason is None else reason in found['reason'], name
     assert results['counts']['passed'] > 25
     assert 0 < results['checks']['scan2d/routes/full/split']['figures']['largest_error'] <= 1e-5
     assert all(found['result'] == 'skipped' for found in results['timings'].values())
@@ -211,7 +233,202 @@ def test_time_that_is_over(tmp_path):
 def test_timings_run(tmp_path):
     done = run(TIMINGS, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "'over_copy'" in done.stdout and done.stdout.count('\n') == 10
+    lines = done.stdout.splitlines()
+    assert "'over_copy'" in done.stdout and len(lines) == 15
+    settings = [line for line in lines if line.startswith('time/settings/')]
+    assert len(settings) == 3 and all('batch128-224/training-forward' in line for line in settings)
+    peers = [line for line in lines if line.startswith('time/against/mamba-ssm/')]
+    assert len(peers) == 2 and all('scan2d_over_mamba_ssm' in line for line in peers)
+
+
+def test_wrong_answers_do_not_race(tmp_path):
+    scaled = 'fwd = fake_cuda_scan.fwd\nfake_cuda_scan.fwd = lambda *x: [1.1 * y for y in fwd(*x)]\nCHOSEN ='
+    done = run(TIMINGS.replace('CHOSEN =', scaled, 1), tmp_path)
+    assert done.returncode == 1 and 'the output is off by' in done.stderr
+
+
+def test_a_setting_is_put_back_when_a_step_fails():
+    import gpu_settings
+
+    from mmmsvmamba.kernels import triton_plan
+
+    before = {name: getattr(triton_plan, name) for name in ('WARPS', 'CHUNK', 'LOW_RANK', 'FORWARD', 'BACKWARD')}
+    for constants in gpu_settings.SETTINGS.values():
+        with pytest.raises(ZeroDivisionError), gpu_settings.tried(constants):
+            assert {name: getattr(triton_plan, name) for name in constants} == constants
+            1 / 0  # noqa: B018
+    assert {name: getattr(triton_plan, name) for name in before} == before
+
+
+def test_the_settings_that_are_tried():
+    import gpu_settings
+
+    tried = gpu_settings.SETTINGS
+    grid = {(x['WARPS'], x['CHUNK']) for x in tried.values() if 'WARPS' in x}
+    assert grid == {(warps, chunk) for warps in (8, 16, 32) for chunk in (64, 256)}
+    for channels in (64, 128):
+        forward, *others = tried[f'channels-{channels}']['FORWARD']
+        assert (forward.states, forward.channels) == (1, channels) and all(x.states > 1 for x in others)
+    assert tried['dt-projected-outside'] == {'LOW_RANK': 0} and tried['dt-projected-inside']['LOW_RANK'] >= 6
+
+
+# ---- the order, and the parts ----
+
+
+def names_of(tmp_path, *args):
+    done = run(ALL, tmp_path, '--device', 'cpu', '--tiny', '--list', *args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_parts(tmp_path):
+    checks, timings = (names_of(tmp_path, '--part', part) for part in ('checks', 'timings'))
+    assert names_of(tmp_path) == [*checks, *timings]
+    assert all(name.startswith('time/') for name in timings) and not any(name.startswith('time/') for name in checks)
+    assert len(set(checks)) == len(checks) and len(set(timings)) == len(timings)
+
+
+def test_a_part_alone_writes_its_own_results(tmp_path):
+    out = tmp_path / 'checks.json'
+    args = ['--device', 'cpu', '--tiny', '--part', 'checks', '--steps', 'large/*31', '--out', out]
+    done = run(ALL, tmp_path, *args)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())
+    assert 'timings' not in results and results['budget'] == 300
+    assert results['counts'] == {'passed': 0, 'failed': 0, 'slow': 0, 'skipped': 2}
+
+
+def test_the_time_of_the_parts():
+    from gpu_check import PARTS, _deadlines
+
+    assert PARTS == {'checks': 300, 'timings': 240}
+    assert _deadlines(5, 310, ['checks']) == {'checks': 305, 'timings': 305}
+    assert _deadlines(5, 250, ['timings'])['timings'] == 245
+    both = _deadlines(0, 540, ['checks', 'timings'])
+    assert both['timings'] == 530 and 290 < both['checks'] < 300
+
+
+def test_jobs(monkeypatch):
+    import gpu_check
+    import torch
+
+    for cores, jobs in ((16, 8), (64, 32), (2, 1), (1, 1)):
+        monkeypatch.setattr(os, 'cpu_count', lambda cores=cores: cores)
+        assert gpu_check.default_jobs(torch.device('cuda')) == jobs
+        assert gpu_check.default_jobs(torch.device('cpu')) == 1
+
+
+def test_timings_come_in_the_order_of_what_they_decide(tmp_path):
+    timings = names_of(tmp_path, '--part', 'timings')
+    begins = [
+        *('time/copy', 'time/scan/forward/batch128-224/bfloat16/', 'time/scan/backward/batch2-1280x800/bfloat16/'),
+        *('time/backbones/infer/224/timm', 'time/backbones/train/224/timm', 'time/cpu/', 'time/block/'),
+        *(
+            'time/breakdown/backbone/tiny/full',
+            'time/growth/msvmamba-t/forward/224',
+            'time/growth/timm-swin-t/train/1536',
+        ),
+        *('time/tasks/detection', 'time/against/mamba-ssm/forward/batch128-224', 'time/against/mambapy/'),
+    ]
+    places = [next(i for i, name in enumerate(timings) if name.startswith(begin)) for begin in begins]
+    assert places == sorted(places)
+    later = ('time/scan/backward/batch128-224/float32/', 'time/settings/', 'time/against/compiled/', '/compiled/224/')
+    for part in later:
+        assert min(i for i, name in enumerate(timings) if part in name) > max(places)
+    others = {'/mmpretrain', '/compiled/', '/float32/low-rank', '/float32/full-rank'}
+    settings = next(i for i, name in enumerate(timings) if name.startswith('time/settings/'))
+    assert all(name.startswith('time/settings/') for name in timings[settings:])
+    assert all(any(part in name for name in timings[:settings]) for part in others)
+    # the loop of Python launches kernels by the thousand
+    assert {name.rpartition('/')[2] for name in timings if '/naive/' in name} == {'L784'}
+
+
+def test_models_are_checked_before_what_is_seldom_met(tmp_path):
+    checks = names_of(tmp_path, '--part', 'checks')
+    begins = [
+        'scan2d/routes/',
+        'models/float32/',
+        'models/bfloat16/',
+        'channels/scan2d/',
+        'tasks/',
+        'sanitize/',
+        'large/',
+    ]
+    places = [next(i for i, name in enumerate(checks) if name.startswith(begin)) for begin in begins]
+    assert places == sorted(places)
+
+
+# ---- the sanitizer, and variants of kernels ----
+
+
+def test_the_script_for_the_sanitizer_runs_every_kernel(tmp_path):
+    script = BENCHMARKS / 'gpu_sanitize.py'
+    environment = os.environ | dict(OMP_NUM_THREADS='1', TRITON_INTERPRET='1', MMMSVMAMBA_BACKEND='triton')
+    command = [sys.executable, script, '--device', 'cpu']
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for name in ('scan2d, 16 states, split True', 'selective_scan, 1 states', 'merge-norm-bilinear', 'scale-and-gate'):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    'says, code, error',
+    [
+        ('ran a; b', 0, None),
+        ('========= Invalid __global__ write', 9, 'the sanitizer found errors:\n========= Invalid __global__ write'),
+        ('no device', 1, 'it ended with code 1:\nno device'),
+        ('nothing', 0, 'the kernels were not run:\nnothing'),
+    ],
+    ids=['clean', 'found', 'broken', 'nothing'],
+)
+def test_what_the_sanitizer_says(says, code, error):
+    import gpu_sanitize_steps
+
+    command = [sys.executable, '-c', f'print({says!r}); raise SystemExit({code})']
+    if error is None:
+        assert gpu_sanitize_steps.judged(command) == {'ran': 2}
+    else:
+        with pytest.raises(AssertionError) as found:
+            gpu_sanitize_steps.judged(command)
+        assert str(found.value) == error
+
+
+def test_a_sanitizer_that_does_not_end_is_skipped():
+    import gpu_sanitize_steps
+    from worker import Skip
+
+    with pytest.raises(Skip, match='had not ended after 1 s'):
+        gpu_sanitize_steps.judged([sys.executable, '-c', 'import time; time.sleep(60)'], seconds=1)
+
+
+VARIANTS = f"""
+import sys
+sys.path.insert(0, {str(BENCHMARKS)!r})
+import torch
+import gpu_models, gpu_running
+from driver_stand_in import stand_in
+from worker import Settings
+
+settings = Settings(torch.device('cpu'), True)
+with stand_in():
+    model = gpu_models.make('msvmamba-nano', settings)
+    sizes = (32, 32), (64, 64), (48, 40)
+    # however often it is asked in one process
+    first, second = (gpu_running.variants_by_size(model, settings.device, sizes, 100) for _ in range(2))
+    assert first == second
+    print(first)
+with stand_in():
+    gpu_running.variants_by_size(model, settings.device, ((32, 32), (64, 64)), -1)
+"""
+
+
+def test_variants_are_counted():
+    pytest.importorskip('mmcv')
+    environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+    command = [sys.executable, '-c', VARIANTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1 and 'AssertionError: more than -1 new variants for 64x64: ' in done.stderr, done.stderr
+    assert "'32x32': {" in done.stdout and "'scan_forward'" in done.stdout
 
 
 @pytest.mark.parametrize(
