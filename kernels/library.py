@@ -25,7 +25,7 @@ def define(
     setup_context: Callable | None = None,
     backward: Callable | None = None,
 ) -> Callable:
-    """Makes an operator that knows its meta kernel and its gradient; without a gradient, autograd does not see it.
+    """Makes an operator that knows its meta kernel and its gradient; without one, autograd refuses it by its name.
 
     What `kernel` returns must be new tensors, never its arguments nor views of them.
     """
@@ -35,9 +35,18 @@ def define(
     _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, _without_autocast(kernel), 'CompositeExplicitAutograd')
     torch.library.register_fake(qualified, fake, lib=_LIBRARY)
-    if backward is not None:
-        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_LIBRARY)
+    # without an autograd kernel of its own, autograd would look inside of an operator, and find in-place arithmetic
+    torch.library.register_autograd(
+        qualified, backward or _refuse_gradient(qualified), setup_context=setup_context, lib=_LIBRARY
+    )
     return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def _refuse_gradient(qualified: str) -> Callable:
+    def backward(ctx, *grads):
+        raise RuntimeError(f'{qualified} has no gradient: the operators of {NAMESPACE} have first derivatives only')
+
+    return backward
 
 
 def _without_autocast(kernel: Callable) -> Callable:

@@ -335,10 +335,10 @@ def test_timings_come_in_the_order_of_what_they_decide(tmp_path):
     later = ('time/scan/backward/batch128-224/float32/', 'time/settings/', 'time/against/compiled/', '/compiled/224/')
     for part in later:
         assert min(i for i, name in enumerate(timings) if part in name) > max(places)
-    others = {'/mmpretrain', '/compiled/', '/float32/low-rank', '/float32/full-rank'}
-    settings = next(i for i, name in enumerate(timings) if name.startswith('time/settings/'))
-    assert all(name.startswith('time/settings/') for name in timings[settings:])
-    assert all(any(part in name for name in timings[:settings]) for part in others)
+    # what compiles for minutes, and rivals that were there before, come after all that is quick
+    settings = max(i for i, name in enumerate(timings) if name.startswith('time/settings/'))
+    for part in ('/mmpretrain', '/compiled/'):
+        assert min(i for i, name in enumerate(timings) if part in name) > settings
     # the loop of Python launches kernels by the thousand
     assert {name.rpartition('/')[2] for name in timings if '/naive/' in name} == {'L784'}
 

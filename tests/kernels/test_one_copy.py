@@ -14,6 +14,8 @@ def imports_triton(path):
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import) and any(name.name.partition('.')[0] == 'triton' for name in node.names):
             return True
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.partition('.')[0] == 'triton':
+            return True
         if isinstance(node, ast.ImportFrom):
             # `from .name import x`, `from . import name`
             names = [node.module] if node.module else [name.name for name in node.names]
