@@ -41,6 +41,15 @@ def choose(device: torch.device | str) -> str:
     return name
 
 
+# what torch.compiler.assume_constant_result does; called here it would import the compiler along with this package
+choose._dynamo_marked_constant = True
+
+
+def on_triton(device: torch.device) -> bool:
+    """Whether tensors on `device` run through the Triton kernels; meta tensors run through nothing."""
+    return device.type != 'meta' and choose(device) == 'triton'
+
+
 def describe(device: torch.device | str = 'cpu') -> str:
     """One line for people: the implementation for `device` and the reason, or why there is none."""
     try:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+#: What the Triton kernels take.
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_dim(name: str, x: Tensor, dim: int, layout: str) -> None:
@@ -25,8 +27,9 @@ def check_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f'{name} must have shape {tuple(shape)}, got {tuple(x.shape)}')
 
 
-def check_dtypes(**tensors: Tensor | None) -> None:
-    device = tensors['u'].device
+def check_dtypes(**tensors: Tensor | None) -> str | None:
+    """Refuses what no scan takes; the name of a float64 tensor, which the Triton kernels do not take."""
+    device, float64 = tensors['u'].device, None
     for name, x in tensors.items():
         if x is None:
             continue
@@ -35,17 +38,14 @@ def check_dtypes(**tensors: Tensor | None) -> None:
             raise ValueError(f'{name} has dtype {x.dtype}; the scan takes {known}')
         if x.device != device:
             raise ValueError(f'{name} is on {x.device}, but u is on {device}; move all inputs to one device')
+        if x.dtype == torch.float64:
+            float64 = float64 or name
+    return float64
 
 
-def check_no_float64(**tensors: Tensor | None) -> None:
-    """The Triton kernels compute in float32."""
-    for name, x in tensors.items():
-        if x is not None and x.dtype == torch.float64:
-            refuse_float64(name)
-
-
-def refuse_float64(name: str) -> NoReturn:
-    raise ValueError(
-        f'{name} has dtype torch.float64; the Triton kernels take float32, float16 and bfloat16. Set '
-        'MMMSVMAMBA_BACKEND=torch to run the algorithm of the CPU path on this device'
-    )
+def refuse_dtype(name: str, dtype: torch.dtype) -> NoReturn:
+    """Refuses what is not in `TRITON_DTYPES`; the Triton kernels compute in float32."""
+    hint = ''
+    if dtype == torch.float64:
+        hint = '. Set MMMSVMAMBA_BACKEND=torch to run the algorithm of the CPU path on this device'
+    raise ValueError(f'{name} has dtype {dtype}; the Triton kernels take float32, float16 and bfloat16{hint}')

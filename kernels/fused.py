@@ -12,21 +12,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import backend
-from .checks import refuse_float64
+from .backend import on_triton
+from .checks import TRITON_DTYPES, refuse_dtype
 from .library import define
-
-
-def _choose(device: torch.device) -> str:
-    return backend.choose(device)
-
-
-# what torch.compiler.assume_constant_result does; called here it would import the compiler along with this package
-_choose._dynamo_marked_constant = True
-
-
-def _on_triton(device: torch.device) -> bool:
-    return device.type != 'meta' and _choose(device) == 'triton'
 
 
 def fuse(
@@ -59,7 +47,7 @@ def fuse(
     count = len(tensors)
 
     def kernel(*args):
-        if _on_triton(args[0].device):
+        if on_triton(args[0].device):
             return getattr(kernels(), name)(*args)
         # a formula may overwrite its inputs, an operator must not
         result = formula(*(x.clone() if isinstance(x, Tensor) else x for x in args))
@@ -74,7 +62,7 @@ def fuse(
 
     def backward_kernel(*args):
         grads, inputs = args[:outputs], args[outputs : outputs + count]
-        if _on_triton(inputs[0].device):
+        if on_triton(inputs[0].device):
             found = getattr(kernels(), f'{name}_backward')(*args)
         else:
             found = _autograd(formula, grads, inputs, args[outputs + count :])
@@ -108,18 +96,18 @@ def fuse(
     operator = define(name, f'({arguments}) -> {result}', kernel, fake, setup, autograd)
 
     def call(*args):
-        device, float64 = args[0].device, None
+        device, unknown = args[0].device, None
         for other, x in zip(tensors, args, strict=False):
             if x is None:
                 continue
             if x.device != device:
                 raise ValueError(f'{other} is on {x.device}, but the map is on {device}; move all to one device')
-            if x.dtype == torch.float64:
-                float64 = float64 or other
-        if not _on_triton(device):
+            if x.dtype not in TRITON_DTYPES:
+                unknown = unknown or (other, x.dtype)
+        if not on_triton(device):
             return formula(*args)
-        if float64:
-            refuse_float64(float64)
+        if unknown:
+            refuse_dtype(*unknown)
         check(*args)
         return operator(*args)
 

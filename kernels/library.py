@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 
 import torch
+from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 
 NAMESPACE = 'mmmsvmamba'
 
@@ -39,7 +41,33 @@ def define(
     torch.library.register_autograd(
         qualified, backward or _refuse_gradient(qualified), setup_context=setup_context, lib=_LIBRARY
     )
-    return getattr(getattr(torch.ops, NAMESPACE), name).default
+    return _called(getattr(getattr(torch.ops, NAMESPACE), name).default)
+
+
+def _called(operator: Callable) -> Callable:
+    """The operator as a function, which refuses forward-mode derivatives, where torch would lose them.
+
+    Where no gradient is wanted it leaves out the operator's autograd kernel, which takes as long as a launch.
+    """
+
+    def call(*args):
+        if torch.compiler.is_compiling():
+            return operator(*args)
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(operator, args)
+        # what overrides torch's functions may turn gradients on again
+        if torch.is_grad_enabled() or has_torch_function(args):
+            return operator(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*args)
+
+    return call
+
+
+def _refuse_tangents(operator: Callable, args: tuple) -> None:
+    for x in args:
+        if isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x).tangent is not None:
+            raise RuntimeError(f'{operator.name()} has no forward-mode derivative: use torch.autograd.grad')
 
 
 def _refuse_gradient(qualified: str) -> Callable:

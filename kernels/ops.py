@@ -7,13 +7,15 @@ tensors see them whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from . import backend, reference, slab, triton_plan
-from .checks import check_dim, check_dtypes, check_no_float64, check_shape, check_states
+from .backend import on_triton
+from .checks import check_dim, check_dtypes, check_shape, check_states, refuse_dtype
 from .library import define
 from .routes import check_groups, decode_groups
 
@@ -55,7 +57,7 @@ def selective_scan(
     batch, channels, length = u.shape
     d_state = A.shape[1]
     check_states(d_state)
-    check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    float64 = check_dtypes(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     check_shape('delta', delta, (batch, channels, length))
     check_shape('A', A, (channels, d_state))
     for name, x in (('B', B), ('C', C)):
@@ -71,6 +73,8 @@ def selective_scan(
     for name, x in (('D', D), ('delta_bias', delta_bias)):
         if x is not None:
             check_shape(name, x, (channels,))
+    if float64 and on_triton(u.device):
+        refuse_dtype(float64, torch.float64)
     keep = _needs_grad(u, delta, A, B, C, D, delta_bias)
     return _selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus, keep)[0]
 
@@ -123,7 +127,7 @@ def scan2d(
     if len(routes) == 0:
         raise ValueError('routes is empty; name at least one route')
     check_groups(routes, group_sizes)
-    check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
+    float64 = check_dtypes(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
     rank = channels if dt_weight is None else dt.shape[4]
     check_shape('dt', dt, (batch, height, width, groups, rank))
     if dt_weight is not None:
@@ -133,6 +137,8 @@ def scan2d(
     check_shape('C', C, (batch, height, width, groups, d_state))
     check_shape('A', A, (groups, channels, d_state))
     check_shape('D', D, (groups, channels))
+    if float64 and on_triton(u.device):
+        refuse_dtype(float64, torch.float64)
     keep = _needs_grad(u, dt, dt_weight, dt_bias, B, C, A, D)
     codes = [int(code) for code in routes]
     return _scan2d(u, dt, dt_weight, dt_bias, B, C, A, D, codes, list(group_sizes), summed, keep)[0]
@@ -165,6 +171,15 @@ def _like(grads: Sequence[Tensor | None], inputs: Sequence[Tensor | None]) -> tu
     )
 
 
+def _check_kept(states: Tensor, expected: Sequence[int]) -> None:
+    """Refuses a backward pass for which the forward pass kept nothing: the kernels would read what is not there."""
+    if states.shape != tuple(expected):
+        raise RuntimeError(
+            'the scan kept no states for a backward pass: it ran, or was traced, exported or scripted, where no input '
+            'wanted a gradient. Trace it with inputs or parameters that want one'
+        )
+
+
 def _fake_grads(inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     u = inputs[0]
     return tuple(u.new_empty(0) if x is None else x.new_empty(x.shape) for x in inputs)
@@ -174,6 +189,7 @@ def _zeros(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if x is None else torch.zeros(x.shape, dtype=dtype, device=x.device)
 
 
+@cache
 def _triton_scan() -> ModuleType:
     # imported where it is needed: Triton is large, and a CPU does without
     from . import triton_scan
@@ -183,7 +199,7 @@ def _triton_scan() -> ModuleType:
 
 def _kept_states(tokens: Sequence[int], d_state: int, device: torch.device) -> int:
     """Number of states that are kept of one group's routes, of so many tokens each."""
-    if device.type != 'meta' and backend.choose(device) == 'triton':
+    if on_triton(device):
         return sum(triton_plan.blocks(count, d_state) for count in tokens)
     return slab.checkpoints(sum(tokens))
 
@@ -229,7 +245,6 @@ def _scan2d_kernel(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, s
         upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
         return reference.scan2d(*upcast, routes, group_sizes, summed).to(u.dtype), states
     if chosen == 'triton':
-        check_no_float64(u=u, dt=dt, dt_weight=dt_weight, dt_bias=dt_bias, B=B, C=C, A=A, D=D)
         y = _triton_scan().scan2d(inputs, routes, group_sizes, summed, y, states if keep_states else None)
         return y, states
     # a sum over routes is kept in the accumulation dtype until it is complete
@@ -245,12 +260,15 @@ def _scan2d_kernel(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, s
 def _scan2d_fake(u, dt, dt_weight, dt_bias, B, C, A, D, routes, group_sizes, summed, keep_states):
     batch, height, width, channels = u.shape
     shape = (batch, height, width, channels) if summed else (batch, height, width, len(routes), channels)
-    dtype = slab.accumulation_dtype(u.dtype)
-    count = 0
-    if keep_states:
-        count = sum(_kept_states([height * width] * size, A.shape[2], u.device) for size in group_sizes)
-    kept = (count, batch, channels * A.shape[2])
-    return u.new_empty(shape), u.new_empty(kept, dtype=dtype)
+    kept = _scan2d_kept(u, A, group_sizes if keep_states else ())
+    return u.new_empty(shape), u.new_empty(kept, dtype=slab.accumulation_dtype(u.dtype))
+
+
+def _scan2d_kept(u: Tensor, A: Tensor, group_sizes: Sequence[int]) -> tuple[int, int, int]:
+    """Shape of what the forward pass keeps of these groups."""
+    batch, height, width, channels = u.shape
+    count = sum(_kept_states([height * width] * size, A.shape[2], u.device) for size in group_sizes)
+    return count, batch, channels * A.shape[2]
 
 
 def _scan2d_backward_kernel(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states, routes, group_sizes, summed):
@@ -264,6 +282,7 @@ def _scan2d_backward_kernel(grad, u, dt, dt_weight, dt_bias, B, C, A, D, states,
             grad.to(dtype),
         )
         return _like(grads, inputs)
+    _check_kept(states, _scan2d_kept(u, A, group_sizes))
     if chosen == 'triton' and u.numel():
         return _like(_triton_scan().scan2d_backward(grad, inputs, states, routes, group_sizes, summed), inputs)
     grads = [_zeros(x, dtype) for x in inputs]
@@ -347,7 +366,6 @@ def _selective_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_sta
         upcast = _upcast(inputs, slab.accumulation_dtype(u.dtype))
         return reference.selective_scan(*upcast, delta_softplus).to(u.dtype), states
     if chosen == 'triton':
-        check_no_float64(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
         groups = _selective_groups(B)
         _triton_scan().selective_scan(inputs, groups, delta_softplus, y, states if keep_states else None)
         return y, states
@@ -361,10 +379,14 @@ def _selective_kernel(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_sta
 
 
 def _selective_fake(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_states):
-    batch, channels, length = u.shape
-    count = _kept_states([length], A.shape[1], u.device) if keep_states else 0
-    kept = (count, batch, channels * A.shape[1])
+    kept = _selective_kept(u, A) if keep_states else (0, u.shape[0], u.shape[1] * A.shape[1])
     return u.new_empty(u.shape), u.new_empty(kept, dtype=slab.accumulation_dtype(u.dtype))
+
+
+def _selective_kept(u: Tensor, A: Tensor) -> tuple[int, int, int]:
+    """Shape of what the forward pass keeps."""
+    batch, channels, length = u.shape
+    return _kept_states([length], A.shape[1], u.device), batch, channels * A.shape[1]
 
 
 def _selective_backward_kernel(grad, u, delta, A, B, C, D, delta_bias, states, delta_softplus):
@@ -376,6 +398,7 @@ def _selective_backward_kernel(grad, u, delta, A, B, C, D, delta_bias, states, d
             lambda *leaves: reference.selective_scan(*leaves, delta_softplus), _upcast(inputs, dtype), grad.to(dtype)
         )
         return _like(grads, inputs)
+    _check_kept(states, _selective_kept(u, A))
     if chosen == 'triton' and u.numel():
         groups = _selective_groups(B)
         return _like(_triton_scan().selective_scan_backward(grad, inputs, states, groups, delta_softplus), inputs)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .triton_depthwise import depthwise, depthwise_input_gradient
 from .triton_depthwise_taps import depthwise_tap_gradients
-from .triton_launcher import Launch, planned
+from .triton_launcher import Launch, Walks, planned
 from .triton_variant import Variant, cdiv, on_device
 
 #: Blocks of 2 × 2 pixels on a side of a program's tile, and its channels: a lane of four warps has eight values of
@@ -69,15 +68,10 @@ def _tiled(shape: tuple[int, int, int, int]) -> tuple[tuple[int, int, int], tupl
     return (batch * tiles * cdiv(channels, _TILE['BD']), 1, 1), (height, width, half_height, half_width, channels)
 
 
-class _Walks(NamedTuple):
-    programs: int
-    launch: Launch
-
-
 @planned
 def _plan_taps(
     shape: tuple[int, int, int, int], out_shape: tuple[int, int, int, int], kernel: int, stride: int, activation: tuple
-) -> _Walks:
+) -> Walks:
     constants = _walk_constants(kernel, stride, *activation)
     batch, out_height, out_width, channels = out_shape
     rows, segment = batch * out_height, min(_SEGMENT, out_width)
@@ -86,7 +80,7 @@ def _plan_taps(
     groups = cdiv(rows, per)
     sizes = *shape[1:3], out_height, out_width, rows, per, segment, channels
     grid = groups * blocks, segments, 1
-    return _Walks(groups * segments, Launch(depthwise_tap_gradients, grid, sizes, constants, num_warps=1))
+    return Walks(groups * segments, Launch(depthwise_tap_gradients, grid, sizes, constants, num_warps=1))
 
 
 def _by_tap(weight: Tensor | None) -> Tensor | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import triton_variant
 from .triton_epilogue import nearest_norm, nearest_norm_backward, norm_sum, norm_sum_backward
-from .triton_launcher import Launch, planned
+from .triton_launcher import Launch, Walks, planned
 from .triton_variant import Variant, cdiv, on_device, unspilt
 
 #: Elements that a program of four warps holds of a map.
@@ -30,8 +29,8 @@ class Config:
 
     @property
     def unspilt(self) -> bool:
-        """Whether the backward kernels with most registers are near their spills: with many pixels in a program."""
-        return self.channels <= 256
+        """Whether 255 registers a thread, which the backward kernels with most of them may ask for, fit a processor."""
+        return self.warps <= 8
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -84,15 +83,8 @@ def _plan_norm_sum(shape: Shape, half_size: Shape, eps: float) -> Launch:
     return Launch(norm_sum, (cdiv(pixels, cut.pixels), 1, 1), sizes, constants, num_warps=cut.warps)
 
 
-class _Walks(NamedTuple):
-    programs: int
-    launch: Launch
-
-
 @planned
-def _plan_norm_sum_backward(
-    shape: Shape, full_size: Shape, eps: float, upsampled: bool, device: torch.device
-) -> _Walks:
+def _plan_norm_sum_backward(shape: Shape, full_size: Shape, eps: float, upsampled: bool, device: torch.device) -> Walks:
     batch, height, width, routes, channels = shape
     cut, pixels = config(channels), batch * height * width
     tiles = _tiles(pixels, cut.pixels)
@@ -101,7 +93,7 @@ def _plan_norm_sum_backward(
     sizes = pixels, *full_size, height, width, tiles, channels, eps
     constants = dict(UPSAMPLED=upsampled, ROUTES=routes) | cut.sizes
     launch = Launch(norm_sum_backward, (programs, 1, 1), sizes, constants, num_warps=cut.warps, **options)
-    return _Walks(programs, launch)
+    return Walks(programs, launch)
 
 
 @planned
@@ -113,7 +105,7 @@ def _plan_nearest_norm(shape: Shape, half_shape: Shape, eps: float) -> Launch:
 
 
 @planned
-def _plan_nearest_norm_backward(shape: Shape, half_shape: Shape, eps: float, device: torch.device) -> _Walks:
+def _plan_nearest_norm_backward(shape: Shape, half_shape: Shape, eps: float, device: torch.device) -> Walks:
     batch, height, width, channels = half_shape
     cut, pixels = config(channels), batch * height * width
     tiles = _tiles(4 * pixels, 4 * cut.pixels)
@@ -121,7 +113,7 @@ def _plan_nearest_norm_backward(shape: Shape, half_shape: Shape, eps: float, dev
     options = unspilt(triton_variant.capability(device)) if cut.unspilt else {}
     sizes = pixels, *shape[1:3], height, width, tiles, channels, eps
     launch = Launch(nearest_norm_backward, (programs, 1, 1), sizes, cut.sizes, num_warps=cut.warps, **options)
-    return _Walks(programs, launch)
+    return Walks(programs, launch)
 
 
 def _norm_sum(maps: Tensor, half: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -6,7 +6,6 @@ to run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -91,21 +90,38 @@ class Walk(NamedTuple):
     softplus: bool
 
 
+class _Layout(NamedTuple):
+    """All that the launches of a scan depend on, but the pointers.
+
+    Attributes:
+        shape: G, D and N of this launch.
+        rank: Of dt, where the kernels project it, else 0.
+        strides: Of u, dt, B, C and the maps behind them.
+        d_state: States of all launches together.
+        settings: `triton_plan.settings()`.
+    """
+
+    batch: int
+    shape: tuple[int, int, int]
+    rank: int
+    walk: Walk
+    strides: tuple[Strides, ...]
+    d_state: int
+    device: torch.device
+    settings: tuple
+
+
+def _layout(scan: Scan, walk: Walk, d_state: int, *others: Map) -> _Layout:
+    rank = 0 if scan.dt_weight is None else scan.dt_weight.shape[2]
+    strides = scan.u.strides, scan.dt.strides, scan.B.strides, scan.C.strides, *[x.strides for x in others]
+    return _Layout(scan.batch, scan.A.shape, rank, walk, strides, d_state, scan.A.device, triton_plan.settings())
+
+
 class _Cut:
     """How a scan is cut into programs, and what all of its launches are given."""
 
-    def __init__(
-        self,
-        configs: tuple[triton_plan.Config, ...],
-        batch: int,
-        shape: tuple[int, int, int],
-        rank: int,
-        walk: Walk,
-        strides: Sequence[Strides],
-        d_state: int,
-        device: torch.device,
-    ) -> None:
-        self.groups, self.channels, self.states = shape
+    def __init__(self, configs: tuple[triton_plan.Config, ...], layout: _Layout) -> None:
+        batch, (self.groups, self.channels, self.states), rank, walk, strides, d_state, device, _ = layout
         # of maps that are loaded by blocks of channels
         u, dt, _, _, *others = strides
         blocks = [u, *others] if rank else [u, dt, *others]
@@ -123,6 +139,7 @@ class _Cut:
         # offsets of whole images, groups and routes always have 64 bits; those inside an image only where they must
         width = max(self.channels, self.states)
         extent = pixels * max(x[1] for x in strides) + width * max(x[3] for x in strides)
+        self.nothing = torch.empty(0, dtype=_FLOAT, device=device) if self.chunks == 1 else None
         self.step = 1 if any(stride % _STEP for x in blocks for stride in x[:3]) else _STEP
         self.constants = dict(
             N=self.states,
@@ -154,8 +171,8 @@ class _Cut:
     def carries(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Memory for what enters the chunks, and for the sums of Δ of the chunks. A single chunk needs none, but the
         kernel is the same."""
-        if self.chunks == 1:
-            return torch.empty(0, dtype=_FLOAT, device=device), None
+        if self.nothing is not None:
+            return self.nothing, None
         entries = torch.empty(self.sequences, self.chunks, self.states, self.channels, dtype=_FLOAT, device=device)
         return entries, torch.empty(self.sequences, self.chunks, self.channels, dtype=_FLOAT, device=device)
 
@@ -170,19 +187,10 @@ class _Plan(NamedTuple):
 
 
 @planned
-def _plan_forward(
-    batch: int,
-    shape: tuple[int, int, int],
-    rank: int,
-    walk: Walk,
-    strides: tuple[Strides, ...],
-    d_state: int,
-    device: torch.device,
-    settings: tuple,
-) -> _Plan:
-    cut = _Cut(triton_plan.FORWARD, batch, shape, rank, walk, strides, d_state, device)
-    u, dt, B, C, y = strides
-    sizes = *cut.steps(u), *(dt if rank else cut.steps(dt)), *B, *C, *cut.steps(y), *cut.sizes
+def _plan_forward(layout: _Layout) -> _Plan:
+    cut = _Cut(triton_plan.FORWARD, layout)
+    u, dt, B, C, y = layout.strides
+    sizes = *cut.steps(u), *(dt if layout.rank else cut.steps(dt)), *B, *C, *cut.steps(y), *cut.sizes
 
     def launch(ends: bool, chunks: int) -> Launch:
         return Launch(scan_forward, cut.grid(chunks), sizes, cut.constants | dict(ENDS=ends), num_warps=1)
@@ -193,23 +201,14 @@ def _plan_forward(
 
 
 @planned
-def _plan_backward(
-    batch: int,
-    shape: tuple[int, int, int],
-    rank: int,
-    walk: Walk,
-    strides: tuple[Strides, ...],
-    d_state: int,
-    device: torch.device,
-    settings: tuple,
-) -> _Plan:
-    cut = _Cut(triton_plan.BACKWARD, batch, shape, rank, walk, strides, d_state, device)
-    u, dt, B, C, grad, du = strides
+def _plan_backward(layout: _Layout) -> _Plan:
+    cut = _Cut(triton_plan.BACKWARD, layout)
+    u, dt, B, C, grad, du = layout.strides
     u, grad, du = (cut.steps(x) for x in (u, grad, du))
-    dt = dt if rank else cut.steps(dt)
+    dt = dt if layout.rank else cut.steps(dt)
     options = {}
     if cut.config.unspilt:
-        options = unspilt(triton_variant.capability(device), everywhere=not cut.constants['UNIT'])
+        options = unspilt(triton_variant.capability(layout.device), everywhere=not cut.constants['UNIT'])
     sizes = *u, *dt, *B, *C, *grad, *du, *cut.sizes
     scan = Launch(scan_backward, cut.grid(cut.chunks), sizes, cut.constants, num_warps=1, **options)
     if cut.chunks == 1:
@@ -243,12 +242,9 @@ def forward(scan: Scan, walk: Walk, y: Map, states: Tensor | None) -> None:
 
 
 def _forward(scan: Scan, walk: Walk, y: Map, states: Tensor | None, d_state: int) -> None:
-    u, dt, B, C, device = scan.u, scan.dt, scan.B, scan.C, scan.A.device
-    rank = 0 if scan.dt_weight is None else scan.dt_weight.shape[2]
-    strides = u.strides, dt.strides, B.strides, C.strides, y.strides
-    plan = _plan_forward(scan.batch, scan.A.shape, rank, walk, strides, d_state, device, triton_plan.settings())
-    entries, sums = plan.cut.carries(device)
-    inputs = u.data, dt.data, scan.dt_weight, scan.dt_bias, scan.A, B.data, C.data
+    plan = _plan_forward(_layout(scan, walk, d_state, y))
+    entries, sums = plan.cut.carries(scan.A.device)
+    inputs = scan.u.data, scan.dt.data, scan.dt_weight, scan.dt_bias, scan.A, scan.B.data, scan.C.data
     with on_device(scan.A):
         if plan.ends is not None:
             plan.ends(*inputs, None, y.data, None, entries, sums)
@@ -287,9 +283,7 @@ def backward(scan: Scan, walk: Walk, grad: Map, states: Tensor, du: Map) -> Grad
 
 def _backward(scan: Scan, walk: Walk, grad: Map, states: Tensor, du: Map, d_state: int) -> Gradients:
     u, dt, B, C, device = scan.u, scan.dt, scan.B, scan.C, scan.A.device
-    rank = 0 if scan.dt_weight is None else scan.dt_weight.shape[2]
-    strides = u.strides, dt.strides, B.strides, C.strides, grad.strides, du.strides
-    plan = _plan_backward(scan.batch, scan.A.shape, rank, walk, strides, d_state, device, triton_plan.settings())
+    plan = _plan_backward(_layout(scan, walk, d_state, grad, du))
     cut, n, maps, pixels = plan.cut, scan.A.shape[2], plan.cut.groups * walk.per_group, walk.height * walk.width
 
     def empty(*shape: int, dtype: torch.dtype = _FLOAT) -> Tensor:

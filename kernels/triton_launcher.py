@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from triton.runtime import JITFunction, driver
+from triton.runtime import JITFunction
+
+from .checks import TRITON_DTYPES, refuse_dtype
 
 #: Plans of a kind that are kept: images of many sizes come again and again in a training.
 _PLANS = 4096
@@ -64,14 +66,14 @@ class Launch:
         self.remembers = isinstance(kernel, JITFunction) and torch.version.hip is None
 
     def __call__(self, *pointers: Tensor | None) -> None:
-        """Launches on the current device and its current stream; a pointer that is None is compiled in."""
+        """Launches on the current device, which is that of the tensors, and its current stream.
+
+        A pointer that is None is compiled in; the first is not None.
+        """
         if not self.remembers:
             self._launch(pointers)
             return
-        key = (
-            driver.active.get_current_device(),
-            *[None if x is None else (x.dtype, x.data_ptr() % 16) for x in pointers],
-        )
+        key = pointers[0].get_device(), *[None if x is None else (x.dtype, x.data_ptr() % 16) for x in pointers]
         run = self.compiled.get(key)
         if run is None:
             self.compiled[key] = self._launch(pointers)[self.grid]
@@ -79,4 +81,14 @@ class Launch:
             run(*pointers, *self.tail)
 
     def _launch(self, pointers: tuple[Tensor | None, ...]) -> Any:
+        for name, x in zip(self.kernel.arg_names, pointers, strict=False):
+            if x is not None and x.dtype not in TRITON_DTYPES:
+                refuse_dtype(name, x.dtype)
         return self.kernel[self.grid](*pointers, *self.sizes, **self.constants, **self.options)
+
+
+class Walks(NamedTuple):
+    """A launch whose programs each write partial sums, and the number of these programs."""
+
+    programs: int
+    launch: Launch

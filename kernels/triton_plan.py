@@ -56,7 +56,8 @@ WIDE = 2**31
 
 def settings() -> tuple:
     """All that plans depend on beside the arguments, for who keeps them."""
-    return FORWARD, BACKWARD, KEEP_ONE, KEEP_MANY, WARPS, CHUNK, SPLIT
+    cut = FORWARD, BACKWARD, STRIDED, KEEP_ONE, KEEP_MANY, WIDE, MAX_ROUTES
+    return *cut, WARPS, CHUNK, SPLIT_COST, WAVES, SPLIT
 
 
 def config(configs: tuple[Config, ...], d_state: int, unit: bool = True) -> Config:
@@ -68,10 +69,11 @@ def config(configs: tuple[Config, ...], d_state: int, unit: bool = True) -> Conf
     return found
 
 
-def slices(configs: tuple[Config, ...], d_state: int) -> list[slice]:
+@cache
+def slices(configs: tuple[Config, ...], d_state: int) -> tuple[slice, ...]:
     """The states of each launch."""
     size = config(configs, d_state).states
-    return [slice(n, min(n + size, d_state)) for n in range(0, d_state, size)]
+    return tuple(slice(n, min(n + size, d_state)) for n in range(0, d_state, size))
 
 
 def keep(d_state: int) -> int:
@@ -86,7 +88,7 @@ def blocks(tokens: int, d_state: int) -> int:
 
 def projects(rank: int, d_state: int) -> bool:
     """Whether the kernels project a dt of low rank themselves."""
-    return rank <= LOW_RANK and d_state == 1
+    return 0 < rank <= LOW_RANK and d_state == 1
 
 
 def chunks(programs: int, blocks: int, keep: int, device: torch.device) -> tuple[int, int]:

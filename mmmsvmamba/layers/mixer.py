@@ -104,10 +104,11 @@ class ScanMixer(nn.Module):
         else:
             routes = () if self.summed else (0,)
             full = half.new_zeros(*x.shape[:3], *routes, half.shape[-1])
-        y = self.merge(full, half, self.norm.weight, self.norm.bias, self.norm.eps)
+        norm, se, gate_proj = self.norm, self.se, self.gate_proj
+        y = self.merge(full, half, norm.weight, norm.bias, norm.eps)
         del full, half  # the largest maps in here; what follows would add to them
-        scale = None if self.se is None else self.se.scale(y)
-        gate = None if self.gate_proj is None else self.gate_proj(x)
+        scale = None if se is None else se.scale(y)
+        gate = None if gate_proj is None else gate_proj(x)
         y = scale_and_gate(y, scale, gate)
         return self.out_proj(y)
 

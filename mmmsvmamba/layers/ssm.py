@@ -49,7 +49,8 @@ class RouteScan(nn.Module):
         projected = F.linear(x, self.x_proj_weight.flatten(0, 1))
         projected = projected.view(*x.shape[:-1], len(self.group_sizes), sum(self.split))
         dt, B, C = projected.split_with_sizes(self.split, dim=-1)
-        A = -(self.A_log if self.A_log.dtype in (torch.float32, torch.float64) else self.A_log.float()).exp()
+        A_log = self.A_log
+        A = -(A_log if A_log.dtype in (torch.float32, torch.float64) else A_log.float()).exp()
         return scan2d(x, dt, self.dt_weight, self.dt_bias, B, C, A, self.D, self.routes, self.group_sizes, summed)
 
 

@@ -24,6 +24,10 @@ CAPABILITIES = {'sm_80': 8, 'sm_90': 9, 'sm_100': 10, 'gfx942': 0}
 REGISTERS = {'sm_80': 255, 'sm_90': 255, 'sm_100': 255, 'gfx942': 512}
 SHARED = {'sm_80': 163 << 10, 'sm_90': 227 << 10, 'sm_100': 227 << 10, 'gfx942': 64 << 10}
 
+#: Bytes of the stack that a program may take where none of its loops touches them: none, but what releases of Triton
+#: before 3.6 gave the assembler made it keep two values there that only the end of `scan_backward` needs.
+STACK = 0 if tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 6) else 8
+
 _TOOLS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
 _INSTRUCTION = re.compile(r'^\s+/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)(.*)')
 
@@ -33,6 +37,7 @@ class MachineCode:
     """Resources of a thread (registers, spilled bytes or registers) and of a block (shared bytes); instructions.
 
     Attributes:
+        stack: Of the spills, bytes that no loop touches; 0 for AMD.
         loop: Instructions of the largest loop, and of the longest loop without a loop in it; 0 for AMD.
     """
 
@@ -40,12 +45,14 @@ class MachineCode:
     spills: int
     shared: int
     opcodes: Counter
+    stack: int = 0
     loop: int = 0
     inner_loop: int = 0
 
     def fits(self, target: str) -> bool:
-        """Whether nothing is spilled and a GPU of this kind can run it."""
-        return self.spills == 0 and 0 < self.registers <= REGISTERS[target] and self.shared <= SHARED[target]
+        """Whether nothing is spilled, but for what `STACK` allows, and a GPU of this kind can run it."""
+        spilled = self.spills > 0 and not 0 < self.stack <= STACK
+        return not spilled and 0 < self.registers <= REGISTERS[target] and self.shared <= SHARED[target]
 
     def __str__(self) -> str:
         count = sum(self.opcodes.values())
@@ -78,8 +85,10 @@ def read(done: object, target: str) -> MachineCode:
     inner = [b - a for a, b in loops if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in loops)]
     opcodes = Counter(found)
     spills = numbers['STACK'] + numbers['LOCAL'] + opcodes['STL'] + opcodes['LDL']
+    looped = any({'STL', 'LDL'} & set(found[a:b]) for a, b in loops)
+    stack = 0 if looped or numbers['LOCAL'] else numbers['STACK']
     largest = max((b - a for a, b in loops), default=0)
-    return MachineCode(numbers['REG'], spills, done.metadata.shared, opcodes, largest, max(inner, default=0))
+    return MachineCode(numbers['REG'], spills, done.metadata.shared, opcodes, stack, largest, max(inner, default=0))
 
 
 def _tool(name: str, *args: str) -> str:

@@ -73,7 +73,7 @@ def map_inputs(
     inputs = [
         randn(batch, height, width, channels),
         randn(batch, height, width, groups, channels if rank is None else rank),
-        None if rank is None else randn(groups, channels, rank) * rank**-0.5,
+        None if rank is None else randn(groups, channels, rank) * max(rank, 1) ** -0.5,
         randn(groups, channels) - 1,
         randn(batch, height, width, groups, d_state),
         randn(batch, height, width, groups, d_state),

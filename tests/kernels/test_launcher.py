@@ -12,37 +12,12 @@ from mmmsvmamba.kernels import scale_and_gate, scan2d
 pytest.importorskip('triton', '3.3', reason='the Triton kernels are tested where Triton is installed')
 
 from driver_stand_in import PROCESSORS, stand_in  # noqa: E402
-from launched import AUTOCAST, _operators, _scans, run  # noqa: E402
-from triton.runtime.jit import JITFunction  # noqa: E402
+from launched import AUTOCAST, _operators, _scans, jitted, run  # noqa: E402
 
-from mmmsvmamba.kernels import (  # noqa: E402
-    triton_backward,
-    triton_depthwise,
-    triton_depthwise_taps,
-    triton_epilogue,
-    triton_forward,
-    triton_gate,
-    triton_launcher,
-    triton_math,
-    triton_plan,
-)
-
-MODULES = (
-    triton_backward,
-    triton_depthwise,
-    triton_depthwise_taps,
-    triton_epilogue,
-    triton_forward,
-    triton_gate,
-    triton_math,
-)
+from mmmsvmamba.kernels import triton_launcher, triton_plan  # noqa: E402
 
 
-def jitted():
-    return {x for module in MODULES for x in vars(module).values() if isinstance(x, JITFunction)}
-
-
-@pytest.mark.parametrize('function', sorted(jitted(), key=lambda x: x.__name__), ids=lambda x: x.__name__)
+@pytest.mark.parametrize('function', jitted(), ids=lambda x: x.__name__)
 def test_one_return(function):
     """Triton's compiler visits what stands behind an early return, the interpreter does not."""
     (tree,) = ast.parse(inspect.getsource(function.fn)).body
@@ -126,6 +101,21 @@ def test_plans_follow_the_settings(monkeypatch, autocast):
         monkeypatch.setattr(triton_plan, 'SPLIT', True)
         scan2d(*inputs, [0], [1])
         assert (whole, noted.launches) == (1, 1 + 3)
+        narrow = len(noted.compiled)
+        monkeypatch.setattr(triton_plan, 'WIDE', 0)
+        scan2d(*inputs, [0], [1])
+        assert not any('WIDE=True' in str(x) for x in noted.compiled[:narrow])
+        assert any('WIDE=True' in str(x) for x in noted.compiled[narrow:])
+
+
+def test_settings_are_all_there_are():
+    """A plan that was made under other settings would be taken for one of these."""
+    source = ast.parse(inspect.getsource(triton_plan))
+    assigned = [x for x in ast.walk(source) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)]
+    constants = {x.id for x in assigned if x.id.isupper()}
+    (settings,) = (x for x in source.body if isinstance(x, ast.FunctionDef) and x.name == 'settings')
+    # what the kernels project is an argument of a plan
+    assert constants - {'LOW_RANK'} == {x.id for x in ast.walk(settings) if isinstance(x, ast.Name) and x.id.isupper()}
 
 
 @pytest.mark.parametrize('programs', [1, 2, 4, 6, 12, 100, 256, 600, 1055, 1056, 2000])

@@ -60,6 +60,22 @@ def test_float64(operator, name):
         function(**inputs | {name: inputs[name].double()})
 
 
+@pytest.mark.parametrize('dtype', [torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize('operator, name', ARGUMENTS)
+def test_other_dtypes(operator, name, dtype):
+    function, inputs = OPERATORS[operator]
+    with pytest.raises(ValueError, match=f'^{name} has dtype {dtype}; the (Triton kernels take|scan takes) float32'):
+        function(**inputs | {name: inputs[name].to(dtype)})
+
+
+def test_float64_in_an_exported_program():
+    """It calls the operator, not the function that looks at dtypes."""
+    _, inputs = OPERATORS['scan2d']
+    inputs = dict(inputs, A=inputs['A'].double())
+    with pytest.raises(ValueError, match='^A has dtype torch.float64; the Triton kernels take float32'):
+        torch.ops.mmmsvmamba.scan2d(*inputs.values(), [0], [1], False, False)
+
+
 @pytest.mark.parametrize('operator, name', ARGUMENTS)
 def test_an_input_elsewhere(operator, name):
     function, inputs = OPERATORS[operator]

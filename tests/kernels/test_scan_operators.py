@@ -1,6 +1,8 @@
 """The scans as operators: opcheck, compile, export, meta and fake tensors, autocast, inference mode."""
 
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from scan_cases import (
     with_gradients,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmmsvmamba.kernels import encode_groups, scan2d, selective_scan
 
@@ -197,6 +200,90 @@ def test_inputs_made_under_autocast():
         y = scan_map(projected, dt.bfloat16(), dt_weight, dt_bias, B.bfloat16(), C.bfloat16(), A, D)
     assert projected.dtype == y.dtype == torch.bfloat16
     assert_close(y, scan_map(u, dt, dt_weight, dt_bias, B, C, A, D), 2e-2)
+
+
+@has_custom_ops
+@pytest.mark.parametrize('operator', [scan_map, partial(selective_scan, delta_softplus=True)], ids=['map', 'sequence'])
+def test_autograd_is_left_out_where_no_gradient_is_wanted(operator):
+    """Its kernel is Python, and would cost every operator of an inference as much as a launch."""
+    inputs = leaves(map_inputs(groups=2) if operator is scan_map else selective_inputs())
+
+    def called():
+        files = set()
+        sys.setprofile(lambda frame, event, _: files.add(Path(frame.f_code.co_filename).stem))
+        try:
+            y = operator(*inputs)
+        finally:
+            sys.setprofile(None)
+        return 'autograd' in files, y
+
+    found, expected = called()
+    assert found and expected.requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found, y = called()
+        assert not found and not y.requires_grad and torch.equal(y, expected)
+
+
+@has_custom_ops
+def test_overridden_functions_see_autograd():
+    """What a mode or a subclass runs around a call is not below autograd."""
+    found = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            with torch.enable_grad():
+                found.append((torch.ones(1, requires_grad=True) * 2).requires_grad)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Mode():
+        scan_map(*map_inputs(groups=2))
+    assert found and all(found)
+
+
+SCANS = [
+    pytest.param(scan_map, partial(map_inputs, groups=2), id='map'),
+    pytest.param(partial(selective_scan, delta_softplus=True), selective_inputs, id='sequence'),
+]
+
+
+@has_custom_ops
+@pytest.mark.parametrize('scan, make', SCANS)
+def test_a_program_of_inference_keeps_nothing_for_a_backward_pass(scan, make):
+    inputs = make()
+    traced = make_fx(scan)(*inputs)
+    u = inputs[0].clone().requires_grad_()
+    y = traced(u, *inputs[1:])
+    assert torch.equal(y, scan(*inputs))
+    with pytest.raises(RuntimeError, match='kept no states for a backward pass: it ran, or was traced'):
+        y.sum().backward()
+
+
+@has_custom_ops
+@pytest.mark.parametrize('scan, make', SCANS)
+def test_forward_mode_is_refused(scan, make):
+    """torch itself would drop the tangent and say nothing."""
+    inputs = make()
+    along = partial(lambda u: scan(u, *inputs[1:]))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match='scan.* has no forward-mode derivative'):
+            torch.func.jvp(along, (inputs[0],), (torch.ones_like(inputs[0]),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(inputs[0], torch.ones_like(inputs[0]))
+        with pytest.raises(RuntimeError, match='scan.* has no forward-mode derivative'):
+            along(dual)
+        assert torch.equal(along(inputs[0]), scan(*inputs))
+
+
+@has_custom_ops
+def test_compile_where_no_gradient_is_wanted():
+    inputs = leaves(map_inputs(height=7, groups=2))
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(scan_map, fullgraph=True, backend='aot_eager')
+        assert torch.equal(compiled(*inputs), scan_map(*inputs))
+        program = make_fx(scan_map)(*inputs)
+    assert 'mmmsvmamba.scan2d.default' in program.code
 
 
 def test_inference_mode_then_training():

@@ -76,6 +76,11 @@ def test_routes(groups, rank, split):
     check_scan2d(small_map(height=2 if split else 3, channels=5, groups=len(groups), rank=rank), groups)
 
 
+def test_rank_zero():
+    """Steps are the bias alone."""
+    check_scan2d(small_map(rank=0), [[0]])
+
+
 @pytest.mark.parametrize('rank, split', [(3, False), (None, True)], ids=['low-rank', 'full-split'], indirect=['split'])
 def test_joined_routes(rank, split):
     check_scan2d(small_map(rank=rank), GROUPS['joined'])
