@@ -7,15 +7,14 @@ from functools import partial
 
 import gpu_models
 import torch
-import triton
 from gpu_behaviour import JOINED, assert_equal, moved, need_cuda, values
 from gpu_compare import Errors, far
 from gpu_values import OPERATORS, maps, operator_inputs, sequences
+from jitted_kernels import jitted
 from scan_cases import Inputs
 from torch import Tensor, nn
 from worker import Settings, Skip, Step
 
-from mmmsvmamba import kernels
 from mmmsvmamba.kernels import scan2d, selective_scan, triton_launcher
 
 #: Heights and widths of images, one after the other, as a training at several scales has them.
@@ -33,13 +32,6 @@ def nano(settings: Settings) -> nn.Module:
 
 
 # ---- many sizes ----
-
-
-def jitted() -> list[triton.JITFunction]:
-    """All kernels of the package that have been imported."""
-    modules = [value for name, value in vars(kernels).items() if name.startswith('triton_')]
-    found = {id(x): x for module in modules for x in vars(module).values() if isinstance(x, triton.JITFunction)}
-    return list(found.values())
 
 
 def compiled_variants() -> dict[str, int]:

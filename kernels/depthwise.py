@@ -7,7 +7,6 @@ convolutions run on every device.
 
 from __future__ import annotations
 
-from functools import cache
 from types import ModuleType
 
 import torch.nn.functional as F
@@ -111,7 +110,6 @@ def _residual_gelu_formula(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 _TENSORS = {'x': 'Tensor', 'weight': 'Tensor', 'bias': 'Tensor?'}
 
 
-@cache
 def _kernels() -> ModuleType:
     # imported where it is needed: Triton is large, and a CPU does without
     from . import triton_depthwise_launch

@@ -7,6 +7,7 @@ itself, which autograd and compilers see through.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -35,7 +36,7 @@ def fuse(
         options: Name -> schema type for the arguments behind them.
         formula: (*tensors, *options) -> one tensor or a tuple of them, in torch operators.
         shapes: (*tensors, *options) -> shapes of the outputs.
-        kernels: Imports Triton; called when the kernels are about to run.
+        kernels: Imports Triton; called once, when the kernels are about to run.
             `<name>(*tensors, *options)` gives what `formula` gives, new and contiguous;
             `<name>_backward(*gradients of the outputs, *tensors, *options)` one gradient per tensor, or None.
         check: (*tensors, *options); raises ValueError for what the kernels do not take.
@@ -44,7 +45,7 @@ def fuse(
     Returns:
         A function of (*tensors, *options).
     """
-    count = len(tensors)
+    count, kernels = len(tensors), cache(kernels)
 
     def kernel(*args):
         if on_triton(args[0].device):

@@ -5,7 +5,6 @@ On a GPU an operator with Triton kernels (`fused`, `triton_gate`), elsewhere tor
 
 from __future__ import annotations
 
-from functools import cache
 from types import ModuleType
 
 import torch.nn.functional as F
@@ -44,7 +43,6 @@ def _formula(y: Tensor, scale: Tensor | None, gate: Tensor | None) -> Tensor:
     return y
 
 
-@cache
 def _kernels() -> ModuleType:
     # imported where it is needed: Triton is large, and a CPU does without
     from . import triton_gate_launch

@@ -6,7 +6,7 @@ Two rules exist in the published models. Both take channels-last maps. On a GPU 
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from functools import reduce
 from types import ModuleType
 
 import torch
@@ -95,7 +95,6 @@ def _resize(x: Tensor, size: tuple[int, int], **kwargs) -> Tensor:
 _TENSORS = {'full': 'Tensor', 'half': 'Tensor?', 'weight': 'Tensor', 'bias': 'Tensor'}
 
 
-@cache
 def _kernels() -> ModuleType:
     # imported where it is needed: Triton is large, and a CPU does without
     from . import triton_epilogue_launch

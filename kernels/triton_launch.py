@@ -122,6 +122,7 @@ class _Cut:
 
     def __init__(self, configs: tuple[triton_plan.Config, ...], layout: _Layout) -> None:
         batch, (self.groups, self.channels, self.states), rank, walk, strides, d_state, device, _ = layout
+        self.device, self.nothing = device, torch.empty(0, dtype=_FLOAT, device=device)
         # of maps that are loaded by blocks of channels
         u, dt, _, _, *others = strides
         blocks = [u, *others] if rank else [u, dt, *others]
@@ -139,7 +140,6 @@ class _Cut:
         # offsets of whole images, groups and routes always have 64 bits; those inside an image only where they must
         width = max(self.channels, self.states)
         extent = pixels * max(x[1] for x in strides) + width * max(x[3] for x in strides)
-        self.nothing = torch.empty(0, dtype=_FLOAT, device=device) if self.chunks == 1 else None
         self.step = 1 if any(stride % _STEP for x in blocks for stride in x[:3]) else _STEP
         self.constants = dict(
             N=self.states,
@@ -168,13 +168,13 @@ class _Cut:
         sizes = self.groups, first, way, self.chunks, self.channels, self.states
         return Launch(pass_states, grid, sizes, _CARRY, num_warps=1)
 
-    def carries(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def carries(self) -> tuple[Tensor, Tensor | None]:
         """Memory for what enters the chunks, and for the sums of Δ of the chunks. A single chunk needs none, but the
         kernel is the same."""
-        if self.nothing is not None:
+        if self.chunks == 1:
             return self.nothing, None
-        entries = torch.empty(self.sequences, self.chunks, self.states, self.channels, dtype=_FLOAT, device=device)
-        return entries, torch.empty(self.sequences, self.chunks, self.channels, dtype=_FLOAT, device=device)
+        shape, options = (self.sequences, self.chunks), dict(dtype=_FLOAT, device=self.device)
+        return torch.empty(*shape, self.states, self.channels, **options), torch.empty(*shape, self.channels, **options)
 
 
 class _Plan(NamedTuple):
@@ -243,7 +243,7 @@ def forward(scan: Scan, walk: Walk, y: Map, states: Tensor | None) -> None:
 
 def _forward(scan: Scan, walk: Walk, y: Map, states: Tensor | None, d_state: int) -> None:
     plan = _plan_forward(_layout(scan, walk, d_state, y))
-    entries, sums = plan.cut.carries(scan.A.device)
+    entries, sums = plan.cut.carries()
     inputs = scan.u.data, scan.dt.data, scan.dt_weight, scan.dt_bias, scan.A, scan.B.data, scan.C.data
     with on_device(scan.A):
         if plan.ends is not None:
@@ -289,7 +289,7 @@ def _backward(scan: Scan, walk: Walk, grad: Map, states: Tensor, du: Map, d_stat
     def empty(*shape: int, dtype: torch.dtype = _FLOAT) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
-    adjoints, sums = cut.carries(device)
+    adjoints, sums = cut.carries()
     ddt = empty(scan.batch, pixels, maps, cut.channels, dtype=du.data.dtype)
     # dB and dC; dA of every state, dbias and dskip
     by_token = empty(2, cut.across, scan.batch, pixels, maps, n)

@@ -6,8 +6,6 @@ what is known of alignment.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -18,9 +16,8 @@ import torch
 from driver_stand_in import Compiled, stand_in
 from scan_cases import cast, leaves, map_inputs, selective_inputs
 from torch import Tensor
-from triton.runtime.jit import JITFunction
 
-from mmmsvmamba import MSVMamba, Vim, VMamba, kernels
+from mmmsvmamba import MSVMamba, Vim, VMamba
 from mmmsvmamba.kernels import (
     depthwise_residual_gelu,
     depthwise_silu,
@@ -38,14 +35,6 @@ ARCHS = [(family, arch) for family in (MSVMamba, VMamba, Vim) for arch in family
 #: Dtypes of a network: bfloat16 autocast and float32.
 AUTOCAST = {'bf16': torch.bfloat16, 'fp32': None}
 SPLITS = (False, True)
-
-
-def jitted() -> list[JITFunction]:
-    """All jitted functions of the package, by name: kernels and what they call."""
-    names = [x.name for x in pkgutil.iter_modules(kernels.__path__) if x.name.startswith('triton_')]
-    modules = [importlib.import_module(f'{kernels.__name__}.{name}') for name in names]
-    found = {x for module in modules for x in vars(module).values() if isinstance(x, JITFunction)}
-    return sorted(found, key=lambda x: x.__name__)
 
 
 def shallow(family: type, arch: str) -> torch.nn.Module:

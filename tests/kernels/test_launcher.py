@@ -12,7 +12,8 @@ from mmmsvmamba.kernels import scale_and_gate, scan2d
 pytest.importorskip('triton', '3.3', reason='the Triton kernels are tested where Triton is installed')
 
 from driver_stand_in import PROCESSORS, stand_in  # noqa: E402
-from launched import AUTOCAST, _operators, _scans, jitted, run  # noqa: E402
+from jitted_kernels import jitted  # noqa: E402
+from launched import AUTOCAST, _operators, _scans, run  # noqa: E402
 
 from mmmsvmamba.kernels import triton_launcher, triton_plan  # noqa: E402
 

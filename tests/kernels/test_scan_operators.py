@@ -25,6 +25,11 @@ from mmmsvmamba.kernels import encode_groups, scan2d, selective_scan
 ROUTES, SIZES = encode_groups(GROUPS['two-groups'])
 scan_map = partial(scan2d, routes=ROUTES, group_sizes=SIZES)
 
+SCANS = [
+    pytest.param(scan_map, partial(map_inputs, groups=2), id='map'),
+    pytest.param(partial(selective_scan, delta_softplus=True), selective_inputs, id='sequence'),
+]
+
 has_custom_ops = pytest.mark.skipif(
     not hasattr(torch.library, 'custom_op'), reason='torch.compile and torch.export see the scans from torch 2.4 on'
 )
@@ -203,16 +208,16 @@ def test_inputs_made_under_autocast():
 
 
 @has_custom_ops
-@pytest.mark.parametrize('operator', [scan_map, partial(selective_scan, delta_softplus=True)], ids=['map', 'sequence'])
-def test_autograd_is_left_out_where_no_gradient_is_wanted(operator):
+@pytest.mark.parametrize('scan, make', SCANS)
+def test_autograd_is_left_out_where_no_gradient_is_wanted(scan, make):
     """Its kernel is Python, and would cost every operator of an inference as much as a launch."""
-    inputs = leaves(map_inputs(groups=2) if operator is scan_map else selective_inputs())
+    inputs = leaves(make())
 
     def called():
         files = set()
         sys.setprofile(lambda frame, event, _: files.add(Path(frame.f_code.co_filename).stem))
         try:
-            y = operator(*inputs)
+            y = scan(*inputs)
         finally:
             sys.setprofile(None)
         return 'autograd' in files, y
@@ -241,12 +246,6 @@ def test_overridden_functions_see_autograd():
     assert found and all(found)
 
 
-SCANS = [
-    pytest.param(scan_map, partial(map_inputs, groups=2), id='map'),
-    pytest.param(partial(selective_scan, delta_softplus=True), selective_inputs, id='sequence'),
-]
-
-
 @has_custom_ops
 @pytest.mark.parametrize('scan, make', SCANS)
 def test_a_program_of_inference_keeps_nothing_for_a_backward_pass(scan, make):
@@ -264,7 +263,10 @@ def test_a_program_of_inference_keeps_nothing_for_a_backward_pass(scan, make):
 def test_forward_mode_is_refused(scan, make):
     """torch itself would drop the tangent and say nothing."""
     inputs = make()
-    along = partial(lambda u: scan(u, *inputs[1:]))
+
+    def along(u):
+        return scan(u, *inputs[1:])
+
     for grad in (True, False):
         with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match='scan.* has no forward-mode derivative'):
             torch.func.jvp(along, (inputs[0],), (torch.ones_like(inputs[0]),))

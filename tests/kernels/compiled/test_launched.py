@@ -9,7 +9,8 @@ import os
 import pytest
 import torch
 from driver_stand_in import stand_in
-from launched import ARCHS, AUTOCAST, jitted, of_arguments, of_model, run, shallow
+from jitted_kernels import jitted
+from launched import ARCHS, AUTOCAST, of_arguments, of_model, run, shallow
 from machine_code import TARGETS, read
 
 from mmmsvmamba.kernels import triton_depthwise_launch, triton_epilogue_launch, triton_gate_launch
